@@ -1,0 +1,1 @@
+"""The applications under test: the same trivial handler behind different gates."""

@@ -65,7 +65,7 @@ def local_of(at_us: int, zone: str) -> datetime:
 
 
 def instant_of(local: datetime, zone: str) -> int:
-    """The instant at which a zone's wall clock shows `local` (naive): see the rules above for clock changes."""
+    """The instant at which a zone's wall clock shows `local` (naive); clock changes: the rules above."""
     if not FIRST_YEAR <= local.year <= LAST_YEAR:
         raise InputError(_out_of_range())
     return (local.replace(tzinfo=zone_of(zone), fold=0) - _EPOCH) // _MICROSECOND
@@ -85,13 +85,14 @@ def shift_months(anchor_us: int, months: int, zone: str) -> int:
 
 def month_at(at_us: int, zone: str) -> Period:
     """The calendar month of a zone that contains an instant."""
-    return _month(_month_index(local_of(at_us, zone)), zone)
+    index = _month_containing(at_us, zone)
+    return Period(_month_start(index, zone), _month_start(index + 1, zone))
 
 
 def month_name(at_us: int, zone: str) -> str:
     """The calendar month of a zone that contains an instant, written `2026-11`."""
-    local = local_of(at_us, zone)
-    return f"{local.year:04d}-{local.month:02d}"
+    year, month = divmod(_month_containing(at_us, zone), 12)
+    return f"{year:04d}-{month + 1:02d}"
 
 
 def period_containing(anchor_us: int, at_us: int, *, months: int, zone: str, anchor: str) -> Period:
@@ -126,8 +127,10 @@ def boundary(anchor_us: int, number: int, *, months: int, zone: str, anchor: str
     return _month_start(first + 1 + (number - 1) * months, zone)
 
 
-def _month(index: int, zone: str) -> Period:
-    return Period(_month_start(index, zone), _month_start(index + 1, zone))
+def _month_containing(at_us: int, zone: str) -> int:
+    """By the wall clock; an hour that clocks set back over midnight repeats belongs to the new month."""
+    index = _month_index(local_of(at_us, zone))
+    return index + 1 if at_us >= _month_start(index + 1, zone) else index
 
 
 @lru_cache(maxsize=1024)

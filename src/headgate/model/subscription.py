@@ -137,16 +137,16 @@ def period_at(subscription: Subscription, at_us: int) -> Period:
     Raises:
         InputError: the subscription starts later.
     """
-    months = terms_at(subscription, at_us).plan.period_months
-    anchor_us, cut_us = subscription.start_us, None
-    length = subscription.terms[0].plan.period_months
-    for terms in _effective(subscription.terms):
-        if terms.plan.period_months == length:
+    terms_at(subscription, at_us)
+    agreed = _effective(subscription.terms)
+    anchor_us, months, cut_us = subscription.start_us, agreed[0].plan.period_months, None
+    for terms in agreed:
+        if terms.plan.period_months == months:
             continue
         if terms.from_us > at_us:
             cut_us = terms.from_us
             break
-        anchor_us, length = terms.from_us, terms.plan.period_months
+        anchor_us, months = terms.from_us, terms.plan.period_months
     period = period_containing(
         anchor_us, at_us, months=months, zone=subscription.time_zone, anchor=subscription.anchor
     )
@@ -162,9 +162,9 @@ def granted_units(
 
     The rule (contract §1, failure case 45):
 
-    1. The terms in force at the period's start grant their whole allowance: what was negotiated for the action,
-       else the plan's flat + per seat × seats. A period cut short (the stub of a calendar anchor) is granted
-       in full as well.
+    1. The terms in force at the period's start grant their whole allowance: what was negotiated for the
+       action, else the plan's flat + per seat × seats. A period cut short (the stub of a calendar anchor) is
+       granted in full as well.
     2. Terms that begin within the period and grant more, be it by added seats, another plan or a negotiated
        allowance, add the difference × the share of the period that remains, rounded half up to a unit.
     3. Terms that grant less take effect with the next period: removed seats keep what they brought.
@@ -172,7 +172,7 @@ def granted_units(
        added again brings nothing twice. Of terms that begin at the same instant only the last count.
 
     The result therefore never falls within a period, and never exceeds the largest allowance agreed in it.
-    `known_until_us` leaves out terms that begin after that instant (a change that is planned but not in force).
+    `known_until_us` leaves out terms that begin after that instant (a change that is planned, not in force).
     """
     most = _allowance(terms_at(subscription, period.start_us), action)
     granted = most
@@ -221,8 +221,8 @@ def standing(
     Of the customer's subscriptions the one that started last decides: COVERED while it runs and during the
     renewal grace after its agreed end, ENDED afterwards and at once when cancelled. Without any that started,
     NEVER; one that is agreed for later, or was cancelled before it started, changes nothing. `catalog` is the
-    current one: it prices customers without a contract, and actions the pinned catalog does not have yet (which
-    therefore have no allowance unless one was negotiated).
+    current one: it prices customers without a contract, and actions the pinned catalog does not have yet
+    (which therefore have no allowance unless one was negotiated).
 
     Raises:
         UnknownAction: neither the contract's catalog nor the current one has the action.

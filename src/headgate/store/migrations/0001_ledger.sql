@@ -102,12 +102,14 @@ CREATE TABLE terms (
     PRIMARY KEY (subscription, n)
 );
 
--- One row per running process. `epoch` fences a process that lost its lease, `seq` numbers its events,
--- `head` ends its hash chain. A slot is reused by the next process; its chain goes on.
+-- One row per running process. `epoch` fences a process that lost its lease, `batches` counts its commits (so
+-- that the outcome of one whose answer was lost can be told), `seq` numbers its events, `head` ends its hash
+-- chain. A slot is reused by the next process; its chain goes on.
 CREATE TABLE slots (
     slot BIGINT NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
     lease_until_us BIGINT NOT NULL,
+    batches BIGINT NOT NULL,
     seq BIGINT NOT NULL,
     head {bytes} NOT NULL
 );

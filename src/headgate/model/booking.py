@@ -1,0 +1,292 @@
+"""Booking: what a batch of operations does to counters, caps, totals and the ledger's chain.
+
+A `Books` is the working copy of one transaction: the store fills it with the counters and caps the batch
+touches, the operations are applied in order (captures first, then holds, first come first served), and the
+store writes what changed. Nothing here reads or writes anything.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from headgate.model.event import ROW_FORMAT, Channel, Event, Kind, seal
+from headgate.model.hold import Cap, Counter, CounterKey, holdable_units, pending_micros, split
+from headgate.model.money import cumulative_micros
+from headgate.model.subscription import Standing
+
+SUMS = 7  # events, units, list, charged, adjusted, refunded, settled
+
+
+class Use(NamedTuple):
+    """A customer's use to be booked now.
+
+    `held` units are given up with it. `record` is (id hash, content digest) where the use carries an id of
+    the seller's; `must_fit` refuses a use that the plan has no room for (a recorded use under a hard limit).
+    """
+
+    standing: Standing
+    action: int
+    route: int | None
+    units: int
+    written_off: int
+    held: int
+    seat: int | None
+    api_key: int | None
+    request_id: bytes
+    occurred_us: int
+    record: tuple[bytes, bytes] | None = None
+    must_fit: bool = False
+
+
+class Hold(NamedTuple):
+    """Units to set aside: as many of `at_most` as fit, none when fewer than `at_least` do."""
+
+    standing: Standing
+    action: int
+    at_least: int
+    at_most: int
+
+
+class Release(NamedTuple):
+    """Held units given back unused."""
+
+    standing: Standing
+    action: int
+    units: int
+
+
+class PaidUse(NamedTuple):
+    """A use that an x402 payment has settled. Amounts in micro-dollars; `payer`, `tx`, `payment` are bytes."""
+
+    action: int
+    route: int | None
+    units: int
+    written_off: int
+    unit_micros: int
+    per: int
+    catalog_version: int
+    list_micros: int
+    charged_micros: int
+    customer: int | None
+    subscription: int | None
+    seat: int | None
+    api_key: int | None
+    request_id: bytes
+    occurred_us: int
+    rail: int
+    network: int
+    payer: bytes
+    authorized_micros: int
+    tx: bytes | None
+    payment: bytes
+
+
+def counter_key(standing: Standing, action: int) -> CounterKey:
+    """The counter that a use of this action under this contract belongs to."""
+    return CounterKey(standing.customer, standing.subscription, action, standing.period.start_us)
+
+
+def new_counter(standing: Standing) -> Counter:
+    """The counter of a billing period's first use: granted and priced by the terms of that moment."""
+    listed, over = standing.list_price, standing.overage_price
+    return Counter(
+        standing.granted, 0, 0, 0, standing.catalog_version, listed.micros, listed.per, over.micros, over.per
+    )
+
+
+class Books:
+    """The working copy of one transaction."""
+
+    __slots__ = (
+        "_closed",
+        "_head",
+        "_month_and_day",
+        "_now_us",
+        "_seq",
+        "_slot",
+        "caps",
+        "counters",
+        "events",
+        "held",
+        "parties",
+        "totals",
+    )
+
+    def __init__(
+        self,
+        slot: int,
+        seq: int,
+        head: bytes,
+        now_us: int,
+        month_and_day: Callable[[int], tuple[int, int]],
+        closed: frozenset[int],
+    ) -> None:
+        self._slot, self._seq, self._head, self._now_us = slot, seq, head, now_us
+        self._month_and_day = month_and_day
+        self._closed = closed
+        self.counters: dict[CounterKey, Counter] = {}
+        self.caps: dict[tuple[int, int, int], Cap] = {}
+        self.held: defaultdict[tuple[CounterKey, bool], int] = defaultdict(int)
+        self.events: list[Event] = []
+        self.totals: dict[tuple[int, int, int, int, int], list[int]] = {}
+        self.parties: dict[tuple[int, bytes, int, int, int, int], list[int]] = {}
+
+    @property
+    def chain(self) -> tuple[int, bytes]:
+        """(seq, head) after the events booked so far."""
+        return self._seq, self._head
+
+    # --- operations --------------------------------------------------------------------------------------
+
+    def hold(self, hold: Hold) -> int:
+        """Set units aside; how many (0: it does not fit)."""
+        standing = hold.standing
+        key = counter_key(standing, hold.action)
+        counter = self.counters[key]
+        units = holdable_units(counter, hold.at_least, hold.at_most, self._free_money(standing))
+        if units:
+            self._change(standing, key, counter._replace(held=counter.held + units), units)
+        return units
+
+    def release(self, release: Release) -> None:
+        """Give held units back."""
+        key = counter_key(release.standing, release.action)
+        counter = self.counters[key]
+        self._change(
+            release.standing, key, counter._replace(held=counter.held - release.units), -release.units
+        )
+
+    def fits(self, use: Use) -> bool:
+        """Whether a use that holds nothing fits the plan as it stands."""
+        counter = self.counters[counter_key(use.standing, use.action)]
+        return holdable_units(counter, use.units, use.units, self._free_money(use.standing)) >= use.units
+
+    def book(self, use: Use) -> list[Event]:
+        """Book a customer's use: a `seat` row, an `overage` row, or both (straddling the boundary)."""
+        standing = use.standing
+        key = counter_key(standing, use.action)
+        counter = self.counters[key]
+        prior, listed, list_per = counter.used, counter.list_micros, counter.list_per
+        seat, overage = split(counter, use.units) if standing.subscription else (use.units, 0)
+        booked = []
+        if seat or not overage:
+            amount = cumulative_micros(prior, seat, listed, list_per)
+            booked.append(
+                self._customer_row(use, counter, Channel.SEAT, seat, prior, listed, list_per, amount, 0)
+            )
+        if overage:
+            over, over_per = counter.over_micros, counter.over_per
+            amount = cumulative_micros(prior + seat, overage, listed, list_per)
+            charged = cumulative_micros(prior + seat, overage, over, over_per)
+            booked.append(
+                self._customer_row(
+                    use, counter, Channel.OVERAGE, overage, prior + seat, over, over_per, amount, charged
+                )
+            )
+            cap_key = (standing.customer, standing.subscription, standing.period.start_us)
+            cap = self.caps.get(cap_key)
+            if cap is not None:
+                self.caps[cap_key] = cap._replace(spent_micros=cap.spent_micros + charged)
+        after = counter._replace(used=prior + use.units, held=counter.held - use.held)
+        self._change(standing, key, after, -use.held)
+        return booked
+
+    def book_paid(self, paid: PaidUse) -> Event:
+        """Book a settled x402 use."""
+        month, day, late_for = self._accounting(paid.occurred_us)
+        event = self._append(
+            (
+                *(
+                    Kind.USAGE.value,
+                    Channel.X402.value,
+                    paid.action,
+                    paid.route,
+                    paid.units,
+                    paid.written_off,
+                ),
+                *(paid.unit_micros, paid.per, 0, paid.catalog_version, paid.list_micros, paid.charged_micros),
+                *(paid.customer, paid.subscription, paid.seat, paid.api_key, None, paid.request_id),
+                *(paid.occurred_us, self._now_us, month, late_for, paid.rail, paid.payer),
+                *(paid.authorized_micros, paid.tx, paid.payment, None, None, None),
+            )
+        )
+        self._count(event, day, paid.network, paid.customer or 0, paid.payer, paid.charged_micros)
+        return event
+
+    # --- parts ---------------------------------------------------------------------------------------------
+
+    def _free_money(self, standing: Standing) -> int | None:
+        """What the cap leaves, a number no hold reaches where there is none, None where nothing comes beyond."""
+        if standing.beyond.value != "overage":
+            return None
+        if standing.cap_micros is None:
+            return 1 << 62
+        cap = self.caps[standing.customer, standing.subscription, standing.period.start_us]
+        return max(0, standing.cap_micros - cap.spent_micros - cap.held_micros)
+
+    def _change(self, standing: Standing, key: CounterKey, after: Counter, held: int) -> None:
+        """Put a counter's new state in place, with what it means for the cap and for this slot's holds."""
+        cap_key = (key.customer, key.subscription, key.start_us)
+        cap = self.caps.get(cap_key)
+        if cap is not None:
+            change = pending_micros(after) - pending_micros(self.counters[key])
+            if change:
+                self.caps[cap_key] = cap._replace(held_micros=cap.held_micros + change)
+        if held:
+            self.held[key, cap is not None] += held
+        self.counters[key] = after
+
+    def _customer_row(
+        self,
+        use: Use,
+        counter: Counter,
+        channel: Channel,
+        units: int,
+        prior: int,
+        price_micros: int,
+        per: int,
+        list_micros: int,
+        charged_micros: int,
+    ) -> Event:
+        standing = use.standing
+        month, day, late_for = self._accounting(use.occurred_us)
+        event = self._append(
+            (
+                *(Kind.USAGE.value, channel.value, use.action, use.route, units),
+                *(use.written_off if channel is Channel.SEAT or units == use.units else 0, price_micros, per),
+                *(prior, counter.catalog_version, list_micros, charged_micros, standing.customer),
+                *(standing.subscription or None, use.seat, use.api_key, standing.period.start_us),
+                *(use.request_id, use.occurred_us, self._now_us, month, late_for),
+                *(None, None, None, None, None, None, None, None),
+            )
+        )
+        self._count(event, day, 0, standing.customer, b"", 0)
+        return event
+
+    def _accounting(self, occurred_us: int) -> tuple[int, int, int | None]:
+        """(month, day, late_for): the month it occurred in, or the present one where that is closed."""
+        month, day = self._month_and_day(occurred_us)
+        if month not in self._closed:
+            return month, day, None
+        return *self._month_and_day(self._now_us), month
+
+    def _append(self, body: tuple[object, ...]) -> Event:
+        self._seq += 1
+        event = seal(self._head, (self._slot, self._seq, ROW_FORMAT, *body))
+        self._head = event.row_hash
+        self.events.append(event)
+        return event
+
+    def _count(self, event: Event, day: int, network: int, customer: int, payer: bytes, settled: int) -> None:
+        """Add a usage row to the kept totals, by day and by party."""
+        amounts = (1, event.units, event.list_micros, event.charged_micros, 0, 0, settled)
+        by_day = (event.month, day, event.channel, event.action, network)
+        by_party = (customer, payer, event.month, event.channel, event.action, network)
+        for sums in (
+            self.totals.setdefault(by_day, [0] * SUMS),
+            self.parties.setdefault(by_party, [0] * SUMS),
+        ):
+            for place, amount in enumerate(amounts):
+                sums[place] += amount

@@ -1,0 +1,68 @@
+"""What a database driver gives the store: transactions over named statements, and nothing else.
+
+The classes above it (`Ledger`, `Registry`, `Reports`) are written once against this interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol
+
+Row = tuple[Any, ...]
+
+
+class Tx(Protocol):
+    """One open write transaction. Statements are named; parameters are positional."""
+
+    async def rows(self, name: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement and return its rows."""
+        ...
+
+    async def each(self, name: str, many: Sequence[Sequence[Any]]) -> list[list[Row]]:
+        """Run a statement once for each set of parameters, in order; the rows of each (pipelined)."""
+        ...
+
+    async def run(self, name: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement and return how many rows it changed."""
+        ...
+
+    async def many(self, name: str, many: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each set of parameters."""
+        ...
+
+
+class Driver(Protocol):
+    """A connection to one store."""
+
+    def write(self) -> AbstractAsyncContextManager[Tx]:
+        """A write transaction: committed on leaving the block, rolled back if it raises.
+
+        Raises:
+            StoreFull, StoreUnavailable: nothing was written.
+        """
+        ...
+
+    async def rows(self, name: str, params: Sequence[Any] = ()) -> list[Row]:
+        """A small read outside any transaction; sees everything committed before."""
+        ...
+
+    async def rows_slow(self, name: str, params: Sequence[Any] = ()) -> list[Row]:
+        """A read that may take long (reports, verification); never blocks the event loop."""
+        ...
+
+    async def rows_sql(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Like `rows_slow`, for the few statements that are composed (a report's grouping)."""
+        ...
+
+    async def lease_slot(self) -> int:
+        """Take a free slot for this process, until it closes or dies."""
+        ...
+
+    def dead_slot(self, slot: int) -> AbstractContextManager[bool]:
+        """Whether a slot has no living owner; if so, nobody else can take it inside the block."""
+        ...
+
+    async def close(self) -> None:
+        """Give the slot back and close the connections."""
+        ...

@@ -1,0 +1,363 @@
+"""The ledger's writer: gathers the operations of the moment into one transaction.
+
+Callers `submit` an operation and wait. Everything submitted until the event loop comes round is one batch:
+one turn among processes, one conditional change per counter, one commit. Captures go first, then holds, first
+come first served; a result is handed out only after the commit. Nothing depends on this process's memory but
+its place in the chain, which the slot's fenced update checks (architecture: "The hot path").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headgate.model.booking import Books, Hold, PaidUse, Release, Use, counter_key, new_counter
+from headgate.model.calendar import AccountingCalendar
+from headgate.model.errors import (
+    AllowanceExhausted,
+    Fenced,
+    HeadgateError,
+    IdConflict,
+    StoreError,
+    StoreUnavailable,
+)
+from headgate.model.event import GENESIS, Event
+from headgate.model.hold import Cap, Counter, CounterKey, pending_micros
+from headgate.model.payment import Claim, PaymentRow, State, claim_outcome
+from headgate.store.driver import Driver, Tx
+from headgate.store.operations import (
+    Booked,
+    Claimed,
+    ClaimPayment,
+    IntendPayment,
+    MovePayment,
+    Operation,
+    SettlePayment,
+)
+
+log = logging.getLogger("headgate.ledger")
+LEASE_US = 10_000_000
+_MAX_BATCH = 512
+_HOLDS = (Hold, ClaimPayment)
+
+
+class Ledger:
+    """One process's writer. Open it inside the running event loop; one slot, one hash chain."""
+
+    def __init__(self, driver: Driver, calendar: AccountingCalendar, now_us: Callable[[], int]) -> None:
+        self.driver = driver
+        self.slot = 0
+        self.epoch = 0
+        self._batches = 0
+        self._seq = 0
+        self._head = GENESIS
+        self._calendar = calendar
+        self._now_us = now_us
+        self._pending: list[tuple[Operation, asyncio.Future[Any]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._generation = -1
+        self._closed: frozenset[int] = frozenset()
+        self._last_us = 0
+
+    # --- opening and taking over ---------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Lease a slot; whatever its last owner held is given back."""
+        self.slot = await self.driver.lease_slot()
+        async with self.driver.write() as tx:
+            state = await self._take_over(tx, self.slot)
+        self.epoch, self._batches, self._seq, self._head = state
+
+    async def recover_dead(self) -> list[int]:
+        """Take over what dead processes left: give their holds back, adopt their payments.
+
+        Returns the slots that were cleared. The adopted payments are this process's to resume.
+        """
+        cleared = []
+        for (slot,) in await self.driver.rows("slots_with_work", (self.slot, self.slot)):
+            with self.driver.dead_slot(slot) as dead:
+                if not dead:
+                    continue
+                async with self.driver.write() as tx:
+                    await self._take_over(tx, slot)
+                    for identifier, state in await tx.rows("payments_to_resume", (slot,)):
+                        await tx.run("payment_owner", (self.slot, self.epoch, identifier, state))
+                cleared.append(int(slot))
+        return cleared
+
+    async def _take_over(self, tx: Tx, slot: int) -> tuple[int, int, int, bytes]:
+        await tx.run("slot_create", (slot, GENESIS))
+        state = (await tx.rows("slot_take", (self._now_us() + LEASE_US, slot)))[0]
+        for *key, units, capped in await tx.rows("held_of_slot", (slot,)):
+            await self._give_back(tx, CounterKey(*key), int(units), capped=bool(capped))
+        await tx.run("held_clear", (slot,))
+        return int(state[0]), int(state[1]), int(state[2]), bytes(state[3])
+
+    async def _give_back(self, tx: Tx, key: CounterKey, units: int, *, capped: bool) -> None:
+        counter = Counter._make((await tx.rows("counter_read", key))[0])
+        after = counter._replace(held=counter.held - units)
+        await tx.run("counter_write", (*key, *after))
+        if capped:
+            cap_key = (key.customer, key.subscription, key.start_us)
+            cap = Cap._make((await tx.rows("cap_read", cap_key))[0])
+            freed = pending_micros(counter) - pending_micros(after)
+            await tx.run("cap_write", (*cap_key, cap.spent_micros, cap.held_micros - freed))
+
+    # --- submitting ----------------------------------------------------------------------------------------
+
+    def submit(self, operation: Operation) -> asyncio.Future[Any]:
+        """Queue an operation for the next batch; its result, or why it was not written.
+
+        Results: `Use` → Booked, `PaidUse` only inside `SettlePayment`; `Hold` → units (0: does not fit);
+        `Release` → None; `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment` → bool;
+        `SettlePayment` → Event, or None where the payment had been settled before.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._pending.append((operation, future))
+        if self._flushing is None:
+            self._flushing = loop.create_task(self._flush())
+        return future
+
+    async def _flush(self) -> None:
+        try:
+            await asyncio.sleep(0)  # everybody who is ready in this round of the loop may join
+            while self._pending:
+                batch, self._pending = self._pending[:_MAX_BATCH], self._pending[_MAX_BATCH:]
+                await self._settle_batch(batch)
+        finally:
+            self._flushing = None
+
+    async def _settle_batch(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
+        batch.sort(key=lambda entry: isinstance(entry[0], _HOLDS))
+        try:
+            try:
+                results = await self._commit([operation for operation, _ in batch])
+            except Fenced:
+                log.error("slot %d was taken over; continuing on another", self.slot)
+                await self.open()
+                results = await self._commit([_without_hold(operation) for operation, _ in batch])
+        except (Exception, asyncio.CancelledError) as error:
+            failure = error if isinstance(error, HeadgateError) else StoreUnavailable()
+            if not isinstance(error, StoreError):
+                log.exception("a batch of %d operations failed", len(batch))
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(failure)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        for (operation, future), result in zip(batch, results, strict=True):
+            if future.done():
+                self._undo_unwanted(operation, result)
+                continue
+            if isinstance(result, HeadgateError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _undo_unwanted(self, operation: Operation, result: Any) -> None:
+        """The request was cancelled while it waited: what it would have had to give back is given back."""
+        if isinstance(operation, Hold) and result:
+            self.submit(Release(operation.standing, operation.action, result))
+        elif isinstance(operation, ClaimPayment) and result.outcome is Claim.FRESH:
+            self.submit(MovePayment(operation.row.id, State.CLAIMED, State.RELEASED, "request cancelled"))
+
+    # --- one transaction -----------------------------------------------------------------------------------
+
+    async def _commit(self, operations: list[Operation]) -> list[Any]:
+        try:
+            async with self.driver.write() as tx:
+                await self._learn_closed_months(tx)
+                now_us = self._last_us = max(self._now_us(), self._last_us)
+                books = Books(
+                    self.slot, self._seq, self._head, now_us, self._calendar.month_and_day, self._closed
+                )
+                await self._load(tx, books, operations)
+                results = [await self._apply(tx, books, operation, now_us) for operation in operations]
+                await self._store(tx, books, now_us)
+        except StoreError:
+            await self._resync()
+            raise
+        self._batches += 1
+        self._seq, self._head = books.chain
+        return results
+
+    async def _learn_closed_months(self, tx: Tx) -> None:
+        generation = (await tx.rows("registry_generation"))[0][0]
+        if generation != self._generation:
+            self._closed = frozenset(month for (month,) in await tx.rows("months_closed"))
+            self._generation = generation
+
+    async def _resync(self) -> None:
+        """After a failed commit, learn from the slot where the chain really stands."""
+        try:
+            rows = await self.driver.rows("slot_state", (self.slot,))
+        except StoreError:
+            return
+        if rows and rows[0][0] == self.epoch:
+            _, self._batches, self._seq, self._head = rows[0]
+
+    async def _load(self, tx: Tx, books: Books, operations: Sequence[Operation]) -> None:
+        """Read, in key order, every counter and cap the batch touches."""
+        wanted: dict[CounterKey, Any] = {}
+        for operation in operations:
+            if isinstance(operation, Use | Hold | Release):
+                wanted.setdefault(counter_key(operation.standing, operation.action), operation.standing)
+        keys = sorted(wanted)
+        for key, rows in zip(keys, await tx.each("counter_read", keys), strict=True):
+            books.counters[key] = Counter._make(rows[0]) if rows else new_counter(wanted[key])
+        capped = sorted({(key[0], key[1], key[3]) for key in keys if wanted[key].cap_micros is not None})
+        if capped:
+            for cap_key, rows in zip(capped, await tx.each("cap_read", capped), strict=True):
+                books.caps[cap_key] = Cap._make(rows[0]) if rows else Cap(0, 0)
+
+    async def _apply(self, tx: Tx, books: Books, operation: Operation, now_us: int) -> Any:
+        match operation:
+            case Use():
+                return await self._use(tx, books, operation, now_us)
+            case Hold():
+                return books.hold(operation)
+            case Release():
+                return books.release(operation)
+            case SettlePayment():
+                return await self._settle(tx, books, operation, now_us)
+            case IntendPayment():
+                return await self._intend(tx, operation, now_us)
+            case MovePayment():
+                return await self._move(tx, operation, now_us)
+            case ClaimPayment():
+                return await self._claim(tx, operation, now_us)
+
+    async def _use(self, tx: Tx, books: Books, use: Use, now_us: int) -> Booked | HeadgateError:
+        if use.record is None:
+            if use.must_fit and not books.fits(use):
+                return AllowanceExhausted(resets_at_us=use.standing.period.end_us)
+            return Booked(tuple(books.book(use)), repeated=False)
+        key_hash, digest = use.record
+        customer = use.standing.customer
+        known = await tx.rows("claim_read", (customer, key_hash))
+        if known:
+            before, slot, seq, events = known[0]
+            if before != digest:
+                return IdConflict()
+            return Booked(await self._events(tx, books, slot, seq, events), repeated=True)
+        if use.must_fit and not books.fits(use):
+            return AllowanceExhausted(resets_at_us=use.standing.period.end_us)
+        booked = tuple(books.book(use))
+        first = booked[0]
+        await tx.run("claim_write", (customer, key_hash, digest, first.slot, first.seq, len(booked), now_us))
+        return Booked(booked, repeated=False)
+
+    async def _events(self, tx: Tx, books: Books, slot: int, seq: int, events: int) -> tuple[Event, ...]:
+        fresh = [event for event in books.events if event.slot == slot and seq <= event.seq < seq + events]
+        if fresh:  # booked earlier in this very batch
+            return tuple(fresh)
+        return tuple(Event._make(row) for row in await tx.rows("events_at", (slot, seq, seq + events)))
+
+    # --- payments --------------------------------------------------------------------------------------------
+
+    async def _claim(self, tx: Tx, claim: ClaimPayment, now_us: int) -> Claimed:
+        row = claim.row._replace(slot=self.slot, epoch=self.epoch, updated_us=now_us)
+        if await tx.run("payment_insert", row):
+            await self._step(tx, row.id, State.CLAIMED, None, now_us)
+            return Claimed(Claim.FRESH, None)
+        existing = PaymentRow._make((await tx.rows("payment_read", (row.id,)))[0])
+        alive = await self._alive(tx, existing.slot, existing.epoch)
+        outcome = claim_outcome(existing, row.binding, owner_alive=alive)
+        if outcome is Claim.FRESH:
+            await tx.run(
+                "payment_reclaim",
+                (
+                    *(self.slot, self.epoch, row.rail, row.action, row.route, row.customer, row.subscription),
+                    *(row.seat, row.api_key, row.request_id, row.binding, row.authorized_micros),
+                    *(row.unit_micros, row.per, row.catalog_version, row.occurred_us, now_us, row.id),
+                ),
+            )
+            await self._step(tx, row.id, State.CLAIMED, "again", now_us)
+        return Claimed(outcome, existing)
+
+    async def _alive(self, tx: Tx, slot: int, epoch: int) -> bool:
+        if slot == self.slot:
+            return epoch == self.epoch
+        state = await tx.rows("slot_state", (slot,))
+        if not state or state[0][0] != epoch:
+            return False
+        with self.driver.dead_slot(slot) as dead:
+            return not dead
+
+    async def _intend(self, tx: Tx, intend: IntendPayment, now_us: int) -> bool:
+        changed = await tx.run(
+            "payment_intend",
+            (
+                *(intend.state, intend.body_digest, intend.charged_micros, intend.units, intend.list_micros),
+                *(intend.authorization_json, intend.requirements_json, now_us),
+                *(intend.payment, self.slot, self.epoch),
+            ),
+        )
+        if not changed:
+            return False
+        answer = intend.answer
+        await tx.run(
+            "answer_write", (intend.payment, answer.status, answer.headers, answer.body, answer.kept_until_us)
+        )
+        for at_us, state, note in intend.steps:
+            await self._step(tx, intend.payment, state, note, at_us)
+        return True
+
+    async def _move(self, tx: Tx, move: MovePayment, now_us: int) -> bool:
+        if not await tx.run("payment_state", (move.to, move.note, now_us, move.payment, move.since)):
+            return False
+        await self._step(tx, move.payment, move.to, move.note, now_us)
+        return True
+
+    async def _settle(self, tx: Tx, books: Books, settle: SettlePayment, now_us: int) -> Event | None:
+        paid: PaidUse = settle.use
+        rows = await tx.rows("payment_read", (paid.payment,))
+        if not rows or rows[0][5] == State.SETTLED:
+            return None
+        event = books.book_paid(paid)
+        await tx.run(
+            "payment_settled",
+            (paid.tx, paid.charged_micros, event.slot, event.seq, now_us, paid.payment),
+        )
+        await self._step(tx, paid.payment, State.SETTLED, settle.note, now_us)
+        await tx.run("answer_keep_until", (settle.kept_until_us, paid.payment))
+        return event
+
+    async def _step(self, tx: Tx, payment: bytes, state: int, note: str | None, at_us: int) -> None:
+        await tx.run("payment_step", (payment, at_us, int(state), note, payment))
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    async def _store(self, tx: Tx, books: Books, now_us: int) -> None:
+        seq, head = books.chain
+        lease = now_us + LEASE_US
+        if not await tx.run("slot_advance", (seq, head, lease, self.slot, self.epoch, self._batches)):
+            raise Fenced
+        if books.counters:
+            await tx.many("counter_write", [(*key, *counter) for key, counter in books.counters.items()])
+        if books.caps:
+            await tx.many("cap_write", [(*key, *cap) for key, cap in books.caps.items()])
+        if books.held:
+            held = [
+                (self.slot, *key, units, int(capped)) for (key, capped), units in books.held.items() if units
+            ]
+            await tx.many("held_add", held)
+        if books.events:
+            slot = self.slot
+            await tx.many("event_insert", books.events)
+            await tx.many("totals_add", [(*key, slot, *sums) for key, sums in books.totals.items()])
+            await tx.many("party_totals_add", [(*key, slot, *sums) for key, sums in books.parties.items()])
+
+    async def close(self) -> None:
+        """Write what is queued; holds of requests that are still running are given back by the next owner."""
+        while self._flushing is not None:
+            await asyncio.wait([self._flushing])
+
+
+def _without_hold(operation: Operation) -> Operation:
+    """After the slot was lost its holds were given back: a late capture is admitted anew."""
+    return operation._replace(held=0) if isinstance(operation, Use) else operation

@@ -1,0 +1,76 @@
+"""What may be submitted to the ledger's next batch, and what comes back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from headgate.model.booking import Hold, PaidUse, Release, Use
+from headgate.model.event import Event
+from headgate.model.payment import Claim, PaymentRow, State
+
+
+class Booked(NamedTuple):
+    """The rows of one use. `repeated`: its id had been used before, and these are the rows of that time."""
+
+    events: tuple[Event, ...]
+    repeated: bool
+
+
+class ClaimPayment(NamedTuple):
+    """Make a payment this process's to work on. `row.slot`, `epoch` and `updated_us` are filled in."""
+
+    row: PaymentRow
+
+
+class Claimed(NamedTuple):
+    """What the claim led to, and the payment's row from before (None: it is new)."""
+
+    outcome: Claim
+    existing: PaymentRow | None
+
+
+class KeptAnswer(NamedTuple):
+    """An answer as kept for its payer: status, encoded headers, body (None: too large), until when."""
+
+    status: int
+    headers: bytes
+    body: bytes | None
+    kept_until_us: int
+
+
+class IntendPayment(NamedTuple):
+    """The work is done: what will be settled and the answer that goes with it, durable before settling.
+
+    `steps` are the (at_us, state, note) that this process went through since the claim.
+    """
+
+    payment: bytes
+    state: State
+    body_digest: bytes | None
+    charged_micros: int
+    units: int
+    list_micros: int
+    authorization_json: bytes
+    requirements_json: bytes
+    answer: KeptAnswer
+    steps: tuple[tuple[int, State, str | None], ...]
+
+
+class MovePayment(NamedTuple):
+    """Move a payment from the state it was seen in to the next, with a note for its timeline."""
+
+    payment: bytes
+    since: State
+    to: State
+    note: str | None
+
+
+class SettlePayment(NamedTuple):
+    """The transfer is proven: payment settled and event booked, together, once."""
+
+    use: PaidUse
+    kept_until_us: int
+    note: str | None = None
+
+
+Operation = Use | Hold | Release | ClaimPayment | IntendPayment | MovePayment | SettlePayment

@@ -1,0 +1,236 @@
+-- The ledger's statements. Parameters are positional; the dialect is what SQLite and PostgreSQL share.
+
+-- name: slot_create
+-- A slot's row, the first time it is used.
+INSERT INTO slots (slot, epoch, lease_until_us, batches, seq, head)
+VALUES (?, 0, 0, 0, 0, ?)
+ON CONFLICT (slot) DO NOTHING;
+
+-- name: slot_take
+-- Take a slot over: the epoch fences whoever had it.
+UPDATE slots SET epoch = epoch + 1, lease_until_us = ? WHERE slot = ?
+RETURNING epoch, batches, seq, head;
+
+-- name: slot_state
+-- Where a slot stands, to learn the outcome of a commit whose answer was lost.
+SELECT epoch, batches, seq, head FROM slots WHERE slot = ?;
+
+-- name: slot_advance
+-- Fence, chain and lease in one: no row means that this process lost its slot.
+UPDATE slots SET batches = batches + 1, seq = ?, head = ?, lease_until_us = ?
+WHERE slot = ? AND epoch = ? AND batches = ?;
+
+-- name: slots_with_work
+-- Slots other than this one that left holds or unfinished payments behind (their owner may be alive).
+SELECT slot FROM held WHERE slot <> ? AND units <> 0
+UNION
+SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7);
+
+-- name: slots_all
+-- Every slot, for verification and exports.
+SELECT slot, epoch, seq, head FROM slots ORDER BY slot;
+
+-- name: registry_generation
+-- What a process remembers of customers, keys, contracts and catalog holds while this number stays.
+SELECT generation FROM registry WHERE id = 1;
+
+-- name: months_closed
+-- Accounting months that were closed.
+SELECT month FROM months;
+
+-- name: counter_read
+-- A counter, to be changed in this transaction.
+SELECT granted, opening, used, held, catalog_version, list_micros, list_per, over_micros, over_per
+FROM counters WHERE customer = ? AND subscription = ? AND action = ? AND start_us = ?;
+
+-- name: counter_write
+-- A counter's new state; the first use of a period creates it.
+INSERT INTO counters (customer, subscription, action, start_us, granted, opening, used, held,
+    catalog_version, list_micros, list_per, over_micros, over_per)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (customer, subscription, action, start_us) DO UPDATE SET
+    used = excluded.used, held = excluded.held;
+
+-- name: cap_read
+-- A contract's overage money in one billing period.
+SELECT spent_micros, held_micros FROM caps WHERE customer = ? AND subscription = ? AND start_us = ?;
+
+-- name: cap_write
+-- A cap's new state.
+INSERT INTO caps (customer, subscription, start_us, spent_micros, held_micros)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (customer, subscription, start_us) DO UPDATE SET
+    spent_micros = excluded.spent_micros, held_micros = excluded.held_micros;
+
+-- name: held_add
+-- What a slot holds of a counter, changed by a difference.
+INSERT INTO held (slot, customer, subscription, action, start_us, units, capped)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (slot, customer, subscription, action, start_us) DO UPDATE SET
+    units = held.units + excluded.units;
+
+-- name: held_of_slot
+-- What a dead slot still holds.
+SELECT customer, subscription, action, start_us, units, capped FROM held WHERE slot = ? AND units <> 0;
+
+-- name: held_clear
+-- A dead slot holds nothing any more.
+DELETE FROM held WHERE slot = ?;
+
+-- name: event_insert
+-- One ledger row, in the order of `model.event.Event`.
+INSERT INTO events (slot, seq, v, kind, channel, action, route, units, written_off, unit_micros, per, prior,
+    catalog_version, list_micros, charged_micros, customer, subscription, seat, api_key, period_start_us,
+    request_id, occurred_us, booked_us, month, late_for, rail, payer, authorized_micros, tx, payment,
+    corrects_slot, corrects_seq, reason, row_hash)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: events_at
+-- Consecutive rows of one slot, `seq` half-open.
+SELECT slot, seq, v, kind, channel, action, route, units, written_off, unit_micros, per, prior,
+    catalog_version, list_micros, charged_micros, customer, subscription, seat, api_key, period_start_us,
+    request_id, occurred_us, booked_us, month, late_for, rail, payer, authorized_micros, tx, payment,
+    corrects_slot, corrects_seq, reason, row_hash
+FROM events WHERE slot = ? AND seq >= ? AND seq < ? ORDER BY seq;
+
+-- name: totals_add
+-- Totals by day, channel, action and network, in the event's own transaction.
+INSERT INTO totals (month, day, channel, action, network, slot,
+    events, units, list_micros, charged_micros, adjusted_micros, refunded_micros, settled_micros)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (month, day, channel, action, network, slot) DO UPDATE SET
+    events = totals.events + excluded.events,
+    units = totals.units + excluded.units,
+    list_micros = totals.list_micros + excluded.list_micros,
+    charged_micros = totals.charged_micros + excluded.charged_micros,
+    adjusted_micros = totals.adjusted_micros + excluded.adjusted_micros,
+    refunded_micros = totals.refunded_micros + excluded.refunded_micros,
+    settled_micros = totals.settled_micros + excluded.settled_micros;
+
+-- name: party_totals_add
+-- The same by customer and payer.
+INSERT INTO party_totals (customer, payer, month, channel, action, network, slot,
+    events, units, list_micros, charged_micros, adjusted_micros, refunded_micros, settled_micros)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (customer, payer, month, channel, action, network, slot) DO UPDATE SET
+    events = party_totals.events + excluded.events,
+    units = party_totals.units + excluded.units,
+    list_micros = party_totals.list_micros + excluded.list_micros,
+    charged_micros = party_totals.charged_micros + excluded.charged_micros,
+    adjusted_micros = party_totals.adjusted_micros + excluded.adjusted_micros,
+    refunded_micros = party_totals.refunded_micros + excluded.refunded_micros,
+    settled_micros = party_totals.settled_micros + excluded.settled_micros;
+
+-- name: claim_read
+-- The use that an id led to before.
+SELECT digest, slot, seq, events FROM claims WHERE customer = ? AND key_hash = ?;
+
+-- name: claim_write
+-- An id's first use, in the transaction of its events.
+INSERT INTO claims (customer, key_hash, digest, slot, seq, events, claimed_us) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: rail_read
+-- The short number of a network, token, recipient and scheme.
+SELECT id FROM rails WHERE network = ? AND asset = ? AND pay_to = ? AND scheme = ?;
+
+-- name: rail_create
+-- A new short number.
+INSERT INTO rails (id, network, asset, pay_to, scheme)
+SELECT COALESCE(MAX(id), 0) + 1, ?, ?, ?, ? FROM rails
+RETURNING id;
+
+-- name: action_ids
+-- Every action's short number.
+SELECT name, id FROM actions;
+
+-- name: action_create
+-- A new action's short number.
+INSERT INTO actions (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM actions RETURNING id;
+
+-- name: route_ids
+-- Every route's short number.
+SELECT name, id FROM routes;
+
+-- name: route_create
+-- A new route's short number.
+INSERT INTO routes (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM routes RETURNING id;
+
+-- name: payment_insert
+-- Claim a payment: the row exists before anything is asked of anybody. No row changed: somebody has it.
+INSERT INTO payments (network, asset, payer, nonce, id, state, slot, epoch, rail, action, route, customer,
+    subscription, seat, api_key, request_id, binding, body_digest, authorized_micros, charged_micros, units,
+    unit_micros, per, list_micros, catalog_version, valid_before_s, occurred_us, updated_us,
+    authorization_json, requirements_json, tx, reason, event_slot, event_seq)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (network, asset, payer, nonce) DO NOTHING;
+
+-- name: payment_read
+-- One payment by its id.
+SELECT network, asset, payer, nonce, id, state, slot, epoch, rail, action, route, customer,
+    subscription, seat, api_key, request_id, binding, body_digest, authorized_micros, charged_micros, units,
+    unit_micros, per, list_micros, catalog_version, valid_before_s, occurred_us, updated_us,
+    authorization_json, requirements_json, tx, reason, event_slot, event_seq
+FROM payments WHERE id = ?;
+
+-- name: payment_reclaim
+-- Claim a payment again that was released, or whose process died before anything was owed.
+UPDATE payments SET state = 1, slot = ?, epoch = ?, rail = ?, action = ?, route = ?, customer = ?,
+    subscription = ?, seat = ?, api_key = ?, request_id = ?, binding = ?, authorized_micros = ?,
+    unit_micros = ?, per = ?, catalog_version = ?, occurred_us = ?, updated_us = ?, reason = NULL
+WHERE id = ? AND state IN (1, 2, 8);
+
+-- name: payment_owner
+-- Give a payment to a slot, as long as it is in the state that was seen.
+UPDATE payments SET slot = ?, epoch = ? WHERE id = ? AND state = ?;
+
+-- name: payment_intend
+-- The work is done: what will be settled, durable before it is.
+UPDATE payments SET state = ?, body_digest = ?, charged_micros = ?, units = ?, list_micros = ?,
+    authorization_json = ?, requirements_json = ?, updated_us = ?
+WHERE id = ? AND slot = ? AND epoch = ? AND state IN (1, 2);
+
+-- name: payment_state
+-- Move a payment on, only from a state that may lead there.
+UPDATE payments SET state = ?, reason = ?, updated_us = ? WHERE id = ? AND state = ?;
+
+-- name: payment_settled
+-- A payment and its event, in one transaction; only once.
+UPDATE payments SET state = 5, tx = ?, reason = NULL, charged_micros = ?, event_slot = ?, event_seq = ?,
+    updated_us = ?
+WHERE id = ? AND state IN (3, 4, 6, 7);
+
+-- name: payment_step
+-- One line of a payment's history.
+INSERT INTO payment_steps (payment, n, at_us, state, note)
+SELECT ?, COALESCE(MAX(n), 0) + 1, ?, ?, ? FROM payment_steps WHERE payment = ?;
+
+-- name: answer_write
+-- The answer kept for a payer.
+INSERT INTO answers (payment, status, headers, body, kept_until_us) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (payment) DO UPDATE SET
+    status = excluded.status, headers = excluded.headers, body = excluded.body,
+    kept_until_us = excluded.kept_until_us;
+
+-- name: answer_keep_until
+-- The time an answer is kept runs from the settlement.
+UPDATE answers SET kept_until_us = ? WHERE payment = ?;
+
+-- name: answer_read
+-- The answer kept for a payer.
+SELECT status, headers, body, kept_until_us FROM answers WHERE payment = ?;
+
+-- name: answers_expire
+-- Bodies whose time is over.
+DELETE FROM answers WHERE kept_until_us < ?;
+
+-- name: payments_to_resume
+-- Payments of one slot that a dead process left unfinished.
+SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7);
+
+-- name: meta_read
+-- One fact about this store.
+SELECT value FROM meta WHERE name = ?;
+
+-- name: meta_create
+-- A fact that is fixed when the store is created.
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING;

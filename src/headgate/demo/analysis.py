@@ -26,7 +26,11 @@ from headgate.demo.lexicon import (
 
 MAX_KEYWORDS: Final = 10
 MIN_CONTENT_LETTERS: Final = 3
+MAX_CONTENT_LETTERS: Final = 60
+"""A longer run of letters is data (a key, a picture in base 64), not a word of the document's."""
+
 MIN_LANGUAGE_HITS: Final = 2
+MIN_PLURAL: Final = 5
 MIN_SUMMARY_WORDS: Final = 5
 """A shorter sentence (a heading, "Yes.") stands in a summary only if the text has no longer one."""
 
@@ -90,7 +94,7 @@ def analyse(text: str) -> Analysis:
         characters=segments.character_count(text),
         reading_time_seconds=reading_time_seconds(len(all_words), language),
         language=language,
-        keywords=keywords(sentences, language),
+        keywords=keywords(content_terms(sentences, language)),
         sha256=digest,
     )
 
@@ -141,23 +145,31 @@ def guess_language(words: Iterable[str]) -> Language | None:
     return leaders[0] if best >= MIN_LANGUAGE_HITS and len(leaders) == 1 else None
 
 
-def keywords(
-    sentences: Iterable[str], language: Language | None, limit: int = MAX_KEYWORDS
-) -> tuple[Keyword, ...]:
-    """The best `limit` content words of the sentences, best first; ties in order of first occurrence."""
+def keywords(terms: Iterable[list[str]], limit: int = MAX_KEYWORDS) -> tuple[Keyword, ...]:
+    """The best `limit` terms of the sentences, best first; ties in order of first occurrence."""
     occurrences: Counter[str] = Counter()
     spread: Counter[str] = Counter()
-    for sentence in sentences:
-        terms = content_words(sentence, language)
-        occurrences.update(terms)
-        spread.update(set(terms))
+    for sentence_terms in terms:
+        occurrences.update(sentence_terms)
+        spread.update(set(sentence_terms))
     # Counter keeps first-seen order and sorted() is stable: that is the tie-break.
     ranked = sorted(occurrences, key=lambda term: -(occurrences[term] + spread[term]))
     return tuple(Keyword(t, occurrences[t], occurrences[t] + spread[t]) for t in ranked[:limit])
 
 
+def content_terms(sentences: Iterable[str], language: Language | None) -> list[list[str]]:
+    """The content words of each sentence, an English or French plural in -s counted as its singular where the
+    text has that too ("documents" where "document" occurs; "news" stays)."""
+    terms = [content_words(sentence, language) for sentence in sentences]
+    if language == "de":
+        return terms
+    known = {term for sentence_terms in terms for term in sentence_terms}
+    singular = {t: t[:-1] for t in known if t.endswith("s") and len(t) >= MIN_PLURAL and t[:-1] in known}
+    return [[singular.get(term, term) for term in sentence_terms] for sentence_terms in terms]
+
+
 def content_words(sentence: str, language: Language | None) -> list[str]:
-    """The words that carry meaning, in lower case: no stop words, no numbers, nothing under three characters,
+    """The words that carry meaning, in lower case: no stop words, no numbers, nothing very short or long,
     without "'s" and without an elided article."""
     stop_words = STOP_WORDS[language] if language else _ALL_STOP_WORDS
     found: list[str] = []
@@ -169,7 +181,11 @@ def content_words(sentence: str, language: Language | None) -> list[str]:
         if rest and prefix in ELISIONS:
             term = rest
         term = term.removesuffix("'s")
-        if len(term) < MIN_CONTENT_LETTERS or term in stop_words or not any(map(str.isalpha, term)):
+        if (
+            not MIN_CONTENT_LETTERS <= len(term) <= MAX_CONTENT_LETTERS
+            or term in stop_words
+            or not any(map(str.isalpha, term))
+        ):
             continue
         found.append(term)
     return found
@@ -187,7 +203,7 @@ def _sentences(blocks: list[str], language: Language | None) -> list[str]:
 
 def _best(sentences: list[str], count: int, language: Language | None) -> tuple[Extract, ...]:
     """The `count` best sentences, in the document's order."""
-    terms = [content_words(sentence, language) for sentence in sentences]
+    terms = content_terms(sentences, language)
     counts = Counter(term for sentence_terms in terms for term in sentence_terms)
     weights = {term: 1000 * n for term, n in counts.items()}
     lengths = [len(segments.words(sentence)) for sentence in sentences]

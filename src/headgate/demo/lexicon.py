@@ -22,10 +22,10 @@ STOP_WORDS: Final = MappingProxyType(
             don't down during each either every few for from further had has have having he her here hers
             herself him himself his how however i if in into is isn't it it's its itself just may me might
             more most must my myself neither no nor not now of off on once only or other our ours ourselves
-            out over own per same shall she should so some such than that the their theirs them themselves
-            then there these they this those through thus to too under until up upon us very was wasn't we
-            were what when where whether which while who whom whose why will with within without won't would
-            you your yours yourself
+            out over own per same shall she should so some still such than that the their theirs them
+            themselves then there these they this those through thus to too under until up upon us very was
+            wasn't we were what when where whether which while who whom whose why will with within without
+            won't would you your yours yourself
         """),
         "de": _words("""
             aber alle allem allen aller alles als also am an andere anderen auch auf aus bei beim bereits

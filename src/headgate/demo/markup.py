@@ -103,7 +103,7 @@ _DEFINITION = re.compile(r" {0,3}\[[^\]\[]{1,200}\]:[ \t]*\S")
 _TABLE_RULE = re.compile(r"[ \t]*+\|?[ \t]*+:?-++:?[ \t]*+(?:\|[ \t]*+:?-*+:?[ \t]*+)++$")
 
 _ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")
-_CODE = re.compile(r"(`{1,8})([^`]+)\1")
+_CODE = re.compile(r"(?<!`)(`{1,8})([^`]+)\1(?!`)")
 _AUTOLINK = re.compile(r"<((?:https?|mailto):[^<>\s]{1,2000})>")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,2000}>")
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]{0,2000}\)|\[[^\[\]]{0,200}\])")

@@ -55,7 +55,11 @@ _CHARACTER = re.compile(
     rf"|[\s\S][{_EXTEND}]*+"
 )
 
-_TERMINATOR = re.compile(r"(?<![.!?…‽؟۔।])[.!?…‽؟۔।]++[\"'’”»)\]}›“]*+(?=\s|$)|[。！？｡]++[」』）”’]*+")
+_TERMINATOR = re.compile(
+    r"(?<![.!?…‽؟۔।])[.!?…‽؟۔।]++"
+    r"(?:[\"'’”»«)\]}›“]|[ \u00a0\u202f]»(?!\w))*+(?=\s|$)"
+    r"|[。！？｡]++[」』）”’]*+"
+)
 _SPACES = re.compile(r"[ \t\n\r\f\v]+")
 _OPENERS = " \u00a0\u202f\"'‘’“”„«‹»›([{¿¡–—-*•"
 _ENUMERATOR = re.compile(r"\(?(?:\d{1,3}(?:\.\d{1,3}){0,4}|[^\W\d_]|[ivxIVX]{1,4})\)?\.")
@@ -136,7 +140,9 @@ def _full_stop_ends(token: str, joined: str, after: str, language: Language | No
     if lower in BEFORE_NUMBER and _NUMBER.match(after):
         return False
     initial = len(token) == 1 and token.isalpha()
-    ordinal = language == "de" and token.isdecimal() and len(token) <= 2
+    # "am 2. Mai", but "S. 2. Dort": a number that an abbreviation announced is none.
+    announced = joined.removesuffix(lower).rstrip(".") in BEFORE_NUMBER
+    ordinal = language == "de" and token.isdecimal() and len(token) <= 2 and not announced
     if initial or ordinal or lower in SOMETIMES_LAST or joined in SOMETIMES_LAST or _PIECES.fullmatch(token):
         return _opens_sentence(after, language)
     return True

@@ -1,7 +1,7 @@
 """`python -m benchmarks`: runs everything, prints tables and figures, writes JSON.
 
-Nothing here asserts a time. The exit code is 1 only if a seller answered wrongly, or if Headgate's ledger
-does not hold exactly what was served.
+Nothing here asserts a time. The exit code is 1 only if a seller does not start or answers wrongly, or if
+Headgate's ledger does not hold exactly what was served.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import contention, figures, machine, render, report_scale
-from benchmarks.load import LoadGenerator, LoadJob, UnexpectedAnswerError, get_request
+from benchmarks.load import LoadGenerator, LoadJob, get_request
 from benchmarks.payments import Signer
-from benchmarks.ready import DidNotStartError, NotAvailableError, Running, python_module, start
+from benchmarks.ready import BrokenError, NotAvailableError, Running, python_module, start
 from benchmarks.rounds import Measurement
 from benchmarks.sides import SIDES, Sellers, Side, choose
 
@@ -54,6 +54,7 @@ class Outcome:
     contests: list[contention.Contest] = field(default_factory=list)
     sizes: list[report_scale.ReportSize] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
     ledger: dict[str, int] | None = None
     """Events in Headgate's ledger and answers it gave for them: must be equal."""
 
@@ -67,9 +68,8 @@ def main() -> int:
     started = time.monotonic()
     try:
         outcome = _run(options, console)
-    except (UnexpectedAnswerError, DidNotStartError) as error:
-        console.print("[red]stopped[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    except BrokenError as error:
+        render.reasons(console, "[red]stopped[/]", {"": str(error)})
         return 1
     judged = figures.judge(outcome.measurement, outcome.notes["fsync_us"], outcome.contests, outcome.sizes)
     render.machine(console, outcome.notes)
@@ -77,10 +77,11 @@ def main() -> int:
     render.contests(console, outcome.contests)
     render.report_sizes(console, outcome.sizes)
     render.figures(console, judged)
-    render.skipped(console, outcome.skipped)
+    render.reasons(console, "[yellow]skipped[/]", outcome.skipped)
+    render.reasons(console, "[red]broken[/]", outcome.broken)
     _write(options, outcome, judged)
     console.print(f"{time.monotonic() - started:.0f} s; written to {options.output}", highlight=False)
-    return _check_ledger(console, outcome)
+    return _exit_code(console, outcome)
 
 
 def _run(options: Options, console: Console) -> Outcome:
@@ -102,6 +103,7 @@ def _run(options: Options, console: Console) -> Outcome:
         step("starting the sellers")
         outcome.measured = sellers.start(chosen)
         outcome.skipped |= sellers.skipped
+        outcome.broken |= sellers.broken
         outcome.notes["ceiling"] = _ceiling(generator, facilitator)
         outcome.measurement.run(
             sellers,
@@ -123,6 +125,8 @@ def _run(options: Options, console: Console) -> Outcome:
                     outcome.sizes = report_scale.run(directory, sellers.facilitator_url, options.events, step)
             except NotAvailableError as reason:
                 outcome.skipped[name] = str(reason)
+            except BrokenError as reason:
+                outcome.broken[name] = str(reason)
         return outcome
 
 
@@ -161,12 +165,15 @@ def _ledger(sellers: Sellers, outcome: Outcome) -> dict[str, int] | None:
     return {"events": sellers.headgate.event_count(), "answers": served}
 
 
-def _check_ledger(console: Console, outcome: Outcome) -> int:
-    if outcome.ledger is None:
-        return 0
-    events, answers = outcome.ledger["events"], outcome.ledger["answers"]
-    console.print(f"Headgate's ledger: {events:,} events for {answers:,} answers served", highlight=False)
-    return 0 if events == answers and all(contest.exact for contest in outcome.contests) else 1
+def _exit_code(console: Console, outcome: Outcome) -> int:
+    """0 where everything answered as it must and the books agree, however slow."""
+    agree = True
+    if outcome.ledger is not None:
+        events, answers = outcome.ledger["events"], outcome.ledger["answers"]
+        agree = events == answers
+        said = "" if agree else " [red]– they differ[/]"
+        console.print(f"Headgate's ledger: {events:,} events for {answers:,} answers{said}", highlight=False)
+    return 0 if agree and not outcome.broken and all(contest.exact for contest in outcome.contests) else 1
 
 
 @contextmanager
@@ -211,6 +218,7 @@ def _write(options: Options, outcome: Outcome, judged: Sequence[figures.Figure])
         "report": [asdict(size) for size in outcome.sizes],
         "ledger": outcome.ledger,
         "skipped": outcome.skipped,
+        "broken": outcome.broken,
         "slices": [asdict(slice_) for slice_ in measurement.slices],
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -25,13 +25,15 @@ from typing import Self, cast
 
 import uvloop
 
+from benchmarks.ready import BrokenError
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _SILENCE_SECONDS = 30.0
 _CONNECTS_AT_ONCE = 200
 
 
-class UnexpectedAnswerError(Exception):
+class UnexpectedAnswerError(BrokenError):
     """A seller answered with another status, without a needed header, or not at all."""
 
 

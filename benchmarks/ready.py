@@ -20,7 +20,11 @@ class NotAvailableError(Exception):
     """Something cannot be measured here, and is skipped; the text says why."""
 
 
-class DidNotStartError(Exception):
+class BrokenError(Exception):
+    """Something that is there does not work: said in red, exit code 1; the rest is still measured."""
+
+
+class DidNotStartError(BrokenError):
     """A process ended or stayed silent before it said its port."""
 
 

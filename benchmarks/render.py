@@ -140,8 +140,8 @@ def figures(console: Console, judged: Sequence[Figure]) -> None:
     console.print(table)
 
 
-def skipped(console: Console, reasons: Mapping[str, str]) -> None:
+def reasons(console: Console, word: str, reasons_by_name: Mapping[str, str]) -> None:
     """What did not run, and why."""
-    for what, reason in reasons.items():
-        console.print(f"[yellow]skipped[/] {what}: ", end="")
-        console.print(reason, markup=False, highlight=False)
+    for what, reason in reasons_by_name.items():
+        console.print(f"{word} {what}: ", end="")
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)

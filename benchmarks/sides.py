@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 from benchmarks import express, headgate_store, payments
 from benchmarks.load import LoadGenerator, LoadJob, LoadResult, UnexpectedAnswerError, get_request
-from benchmarks.ready import DidNotStartError, NotAvailableError, Running, python_module, start
+from benchmarks.ready import BrokenError, DidNotStartError, NotAvailableError, Running, python_module, start
 from benchmarks.sellers.thing import PATH
 
 Kind = Literal["bare", "seat", "402", "paid"]
@@ -72,6 +72,7 @@ class Sellers:
         self._seat_key = ""
         self.running: dict[str, Running] = {}
         self.skipped: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
         self.headgate: headgate_store.HeadgateStore | None = None
 
     @property
@@ -80,11 +81,7 @@ class Sellers:
         return f"http://127.0.0.1:{self._facilitator.port}"
 
     def start(self, sides: Iterable[Side]) -> tuple[Side, ...]:
-        """Starts what `sides` need; returns those that can be measured, `skipped` says why others cannot.
-
-        Raises:
-            DidNotStartError: a seller that is there does not start.
-        """
+        """Starts what `sides` need; returns those that run, `skipped` and `broken` say why others do not."""
         starters: dict[str, Callable[[], Running]] = {
             "starlette": lambda: self._python("starlette", "starlette_app"),
             "fastapi": lambda: self._python("fastapi", "fastapi_app"),
@@ -97,6 +94,8 @@ class Sellers:
                 self.running[seller] = starters[seller]()
             except NotAvailableError as reason:
                 self.skipped[seller] = str(reason)
+            except BrokenError as reason:
+                self.broken[seller] = str(reason)
         return tuple(side for side in sides if side.seller in self.running)
 
     def stop(self) -> None:

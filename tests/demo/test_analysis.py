@@ -29,8 +29,8 @@ def test_one_small_text_in_full():
     )
 
 
-# words, sentences, paragraphs, characters, seconds, language, best keywords. Words and characters of the plain
-# texts are those of `wc -wm`, less the five "€" that `wc` takes for words.
+# words, sentences, paragraphs, characters, seconds, language, best keywords. Words and characters of the
+# plain texts are those of `wc -wm`, less the five "€" that `wc` takes for words.
 SAMPLE_ROWS = [
     ("services_agreement.txt", 234, 17, 6, 1417, 62, "en", "document service supplier"),
     ("release_notes.txt", 144, 11, 5, 849, 38, "en", "document new footnotes"),
@@ -101,6 +101,7 @@ def test_reading_time_is_rounded_up(words, language, seconds):
 
 
 KEYWORDS = [
+    ("data is no word", "a" * 60 + " " + "b" * 61, "a" * 60 + ":1:2"),
     ("spread beats repetition", "Ship ship ship. Tug a! Tug b! Tug c!", "tug:3:6 ship:3:4"),
     ("ties keep the text's order", "zebra apple mango", "zebra:1:2 apple:1:2 mango:1:2"),
     ("case and accents fold", "Été ÉTÉ e\u0301te\u0301", ""),

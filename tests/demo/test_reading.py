@@ -1,5 +1,6 @@
 """From a document's bytes to its text: what is read, what is left out, what is refused and in which words."""
 
+import contextlib
 import io
 import json
 import zipfile
@@ -161,16 +162,28 @@ def test_markdown(text, expected):
     assert markup.markdown_text(text) == expected
 
 
+FALLBACK = '<m:Fallback xmlns:m="http://schemas.openxmlformats.org/markup-compatibility/2006">{}</m:Fallback>'
+A = "<w:r><w:t>a</w:t></w:r>"
 DOCUMENTS = [
     ("runs join", runs("Sea", "son"), "Season"),
     ("paragraphs", runs("a") + runs("b"), "a\n\nb"),
-    ("breaks and hyphens", "<w:p><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/><w:t>d</w:t></w:r></w:p>", "a\tb\nc-d"),
-    ("deleted text and field codes go", "<w:p><w:del><w:r><w:delText>x</w:delText></w:r></w:del><w:r><w:instrText>PAGE</w:instrText><w:t>a</w:t></w:r></w:p>", "a"),
-    ("tab stops are no text", "<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>a</w:t></w:r></w:p>", "a"),
-    ("a text box stands before the paragraph it is in", "<w:p><w:r><w:t>a</w:t></w:r><w:r><w:txbxContent>" + runs("b") + "</w:txbxContent></w:r></w:p>", "b\n\na"),
-    ("fallbacks say it twice", '<w:p><m:Fallback xmlns:m="http://schemas.openxmlformats.org/markup-compatibility/2006"><w:r><w:t>a</w:t></w:r></m:Fallback><w:r><w:t>a</w:t></w:r></w:p>', "a"),
-    ("other vocabularies' t is not text", '<w:p><m:t xmlns:m="urn:math">x</m:t><w:r><w:t>a &amp; é</w:t></w:r></w:p>', "a & é"),
-]  # fmt: skip
+    (
+        "breaks and hyphens",
+        "<w:p><w:r><w:t>a</w:t><w:tab/><w:t>b</w:t><w:br/><w:t>c</w:t><w:noBreakHyphen/><w:t>d</w:t></w:r></w:p>",
+        "a\tb\nc-d",
+    ),
+    ("deleted text goes", f"<w:p><w:del><w:r><w:delText>x</w:delText></w:r></w:del>{A}</w:p>", "a"),
+    ("field codes go", f"<w:p><w:r><w:instrText>PAGE</w:instrText></w:r>{A}</w:p>", "a"),
+    ("tab stops are no text", f"<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr>{A}</w:p>", "a"),
+    (
+        "a text box stands before the paragraph it is in",
+        f"<w:p>{A}<w:r><w:txbxContent>{runs('b')}</w:txbxContent></w:r></w:p>",
+        "b\n\na",
+    ),
+    ("fallbacks say it twice", f"<w:p>{FALLBACK.format(A)}{A}</w:p>", "a"),
+    ("other vocabularies' t is not text", f'<w:p><m:t xmlns:m="urn:math">x</m:t>{A}</w:p>', "a"),
+    ("entities", runs("a &amp; &#233;"), "a & é"),
+]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +292,5 @@ HOSTILE = [
 def test_a_hostile_megabyte_is_read_in_linear_time(media_type, piece):
     """Quadratic reading would take hours here, and the suite's own time limit would end it."""
     body = (piece * (MEGABYTE // len(piece))).encode()
-    try:
+    with contextlib.suppress(UnreadableError):
         reading.text_of(body, format_of(media_type))
-    except UnreadableError as error:
-        assert "no text" in str(error)

@@ -1,8 +1,8 @@
 """What holds for every test: in CI nothing is skipped.
 
-A skip says "this machine lacks something". On a developer's machine that is fine and the reason is printed (-ra).
-In CI (`CI=true`, set by .ci/run) everything is installed, so a skip would hide a promise that nobody checked:
-it becomes a failure that names the reason.
+A skip says "this machine lacks something". On a developer's machine that is fine, and the reason is printed
+(-ra). In CI (`CI=true`, set by .ci/run) everything is installed, so a skip would hide a promise that nobody
+checked: it becomes a failure that names the reason.
 """
 
 from __future__ import annotations

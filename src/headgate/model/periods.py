@@ -14,6 +14,7 @@ The rules, all of them:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -30,6 +31,10 @@ FIRST_YEAR, LAST_YEAR = 1970, 9000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_WRITTEN = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(?P<offset>Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
 _DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -71,6 +76,28 @@ def instant_of(local: datetime, zone: str) -> int:
     return (local.replace(tzinfo=zone_of(zone), fold=0) - _EPOCH) // _MICROSECOND
 
 
+def parse_instant(text: str, zone: str) -> int:
+    """Read a date or time as people write it: `2026-01-31`, `2026-01-31T09:30`, `2026-01-31T09:30:00+01:00`.
+
+    Without an offset it is the zone's wall clock, a date alone its midnight.
+
+    Raises:
+        InputError: not such a text, no such day, or out of range.
+    """
+    found = _WRITTEN.fullmatch(text.strip())
+    try:
+        written = datetime.fromisoformat(text.strip()) if found else None
+    except ValueError:
+        written = None
+    if found is None or written is None:
+        raise InputError(f"{text!r} is not a date; write it like 2026-01-31 or 2026-01-31T09:30:00Z")
+    if found["offset"] is None:
+        return instant_of(written, zone)
+    if not FIRST_YEAR <= written.year <= LAST_YEAR:
+        raise InputError(_out_of_range())
+    return (written - _EPOCH) // _MICROSECOND
+
+
 def shift_months(anchor_us: int, months: int, zone: str) -> int:
     """The instant `months` after the anchor in local wall-clock time; zero months are the anchor itself."""
     if months == 0:
@@ -81,6 +108,12 @@ def shift_months(anchor_us: int, months: int, zone: str) -> int:
         raise InputError(_out_of_range())
     day = min(local.day, _days_in(year, month + 1))
     return instant_of(local.replace(year=year, month=month + 1, day=day), zone)
+
+
+def whole_months_between(anchor_us: int, at_us: int, zone: str) -> int | None:
+    """The months after which `at_us` lies exactly from the anchor on; None: at no whole month."""
+    months = _month_index(local_of(at_us, zone)) - _month_index(local_of(anchor_us, zone))
+    return months if shift_months(anchor_us, months, zone) == at_us else None
 
 
 def month_at(at_us: int, zone: str) -> Period:

@@ -1,0 +1,307 @@
+"""Payment headers ↔ values, with every bound a stranger's header needs (x402 v2 sections 5.2, 5.3).
+
+Reading: standard base64 of one JSON object, at most HEADER_BYTES long, no member twice, no fraction, nothing
+nested deeper than its count of brackets allows, amounts and times as whole decimal numbers, addresses and
+nonces of their exact size. What is not that is a PaymentError and answered 400. What passes is decoded into
+bytes and integers, so that two spellings of one authorization are the same payment (failure case 4).
+
+Writing: the settlement header, and the payload a facilitator is sent, which is rebuilt from known fields:
+nothing a stranger put beside them travels on.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import msgspec
+
+from headgate.model.errors import InputError, PaymentError
+from headgate.model.offer import Accepted, Offer, Scheme, SignedPayment, Transfer, address_bytes
+from headgate.x402.offer import PAYMENT_IDENTIFIER, requirements, resource_info
+
+HEADER_BYTES = 16 * 1024
+SIGNATURE_BYTES = 4 * 1024
+MAX_BRACKETS = 400
+UINT256_DIGITS = 78
+UINT256 = 1 << 256
+
+PAYMENT_SIGNATURE = b"payment-signature"
+PAYMENT_REQUIRED = b"payment-required"
+PAYMENT_RESPONSE = b"payment-response"
+V1_PAYMENT = b"x-payment"
+
+Json = dict[str, Any]
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{16,128}")
+_ENCODER = msgspec.json.Encoder()
+
+
+def read_headers(signatures: Sequence[bytes], v1: Sequence[bytes] = ()) -> SignedPayment | None:
+    """The payment among a request's `PAYMENT-SIGNATURE` (and x402 v1 `X-PAYMENT`) values, or None.
+
+    Raises:
+        PaymentError: `duplicate_payment_header`, `unsupported_x402_version`, or what `decode` raises.
+    """
+    if len(signatures) > 1:
+        raise PaymentError(
+            "duplicate_payment_header", "PAYMENT-SIGNATURE was sent more than once; send one payment"
+        )
+    if signatures:
+        return decode(signatures[0])
+    if v1:
+        raise PaymentError(
+            "unsupported_x402_version",
+            "X-PAYMENT is x402 version 1, this API speaks 2: read PAYMENT-REQUIRED, send PAYMENT-SIGNATURE",
+        )
+    return None
+
+
+def decode(value: bytes) -> SignedPayment:
+    """The payment in a `PAYMENT-SIGNATURE` value.
+
+    Raises:
+        PaymentError: `payment_header_too_large`, `invalid_payload`, `unsupported_x402_version`,
+            `unsupported_scheme`, `invalid_payment_identifier`.
+    """
+    if len(value) > HEADER_BYTES:
+        raise PaymentError(
+            "payment_header_too_large",
+            f"PAYMENT-SIGNATURE has {len(value)} bytes; at most {HEADER_BYTES} are read",
+        )
+    try:
+        text = binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        raise _unreadable("the header is not standard base64") from None
+    return parse(text)
+
+
+def parse(text: bytes) -> SignedPayment:
+    """The payment in JSON: a header's content, or a kept `facilitator_payload`. Raises as `decode` does."""
+    if text.count(b"{") + text.count(b"[") > MAX_BRACKETS:
+        raise _unreadable("it has too many objects and lists")
+    try:
+        found = _JSON.decode(text.decode())
+    except (ValueError, RecursionError):
+        raise _unreadable(
+            "the header's content is not one JSON object in UTF-8 with unique members and whole numbers"
+        ) from None
+    if not isinstance(found, dict):
+        raise _unreadable("the header's content is not a JSON object")
+    version = found.get("x402Version")
+    if version != 2:
+        raise PaymentError(
+            "unsupported_x402_version", "x402Version must be 2; no other version is spoken here"
+        )
+    return _payment(found)
+
+
+def _payment(found: Json) -> SignedPayment:
+    accepted = _accepted(_object(found, "accepted"))
+    payload = _object(found, "payload")
+    signature = _hex_bytes(payload, "signature")
+    if len(signature) > SIGNATURE_BYTES:
+        raise _unreadable(f"its signature has more than {SIGNATURE_BYTES} bytes")
+    resource = _object(found, "resource") if found.get("resource") is not None else {}
+    url = resource.get("url")
+    extensions = _object(found, "extensions") if found.get("extensions") is not None else {}
+    if ("authorization" in payload) == ("permit2Authorization" in payload):
+        raise _unreadable("its payload needs either authorization (EIP-3009) or permit2Authorization")
+    signed = _eip3009(payload) if "authorization" in payload else _permit2(payload)
+    return SignedPayment(
+        accepted=accepted,
+        signature=signature,
+        resource_url=url if isinstance(url, str) else None,
+        extensions=extensions,
+        identifier=_identifier(extensions),
+        **signed,
+    )
+
+
+def _accepted(found: Json) -> Accepted:
+    scheme = _text(found, "scheme")
+    if scheme not in (Scheme.EXACT, Scheme.UPTO):
+        raise PaymentError("unsupported_scheme", "the payment's scheme is neither exact nor upto")
+    extra = found.get("extra")
+    settled_by = extra.get("facilitatorAddress") if isinstance(extra, dict) else None
+    return Accepted(
+        scheme=scheme,
+        network=_text(found, "network"),
+        asset=_address(found, "asset"),
+        pay_to=_address(found, "payTo"),
+        amount=_number(found, "amount"),
+        facilitator=_address(extra, "facilitatorAddress") if settled_by is not None else None,
+    )
+
+
+def _eip3009(payload: Json) -> Json:
+    signed = _object(payload, "authorization")
+    value, after, before = (_number(signed, name) for name in ("value", "validAfter", "validBefore"))
+    payer, to, nonce = _address(signed, "from"), _address(signed, "to"), _hex_bytes(signed, "nonce")
+    if len(nonce) != 32:
+        raise _unreadable("its nonce does not have 32 bytes")
+    return {
+        "transfer": Transfer.EIP3009,
+        "payer": payer,
+        "nonce": nonce,
+        "pay_to": to,
+        "amount": value,
+        "valid_after_s": after,
+        "valid_before_s": before,
+        "payload": {
+            "signature": payload["signature"],
+            "authorization": {
+                "from": signed["from"],
+                "to": signed["to"],
+                "value": str(value),
+                "validAfter": str(after),
+                "validBefore": str(before),
+                "nonce": signed["nonce"],
+            },
+        },
+    }
+
+
+def _permit2(payload: Json) -> Json:
+    signed = _object(payload, "permit2Authorization")
+    permitted, witness = _object(signed, "permitted"), _object(signed, "witness")
+    amount, nonce = _number(permitted, "amount"), _number(signed, "nonce")
+    deadline, after = _number(signed, "deadline"), _number(witness, "validAfter")
+    by = _address(witness, "facilitator") if "facilitator" in witness else None
+    return {
+        "transfer": Transfer.PERMIT2,
+        "payer": _address(signed, "from"),
+        "nonce": nonce.to_bytes(32, "big"),
+        "pay_to": _address(witness, "to"),
+        "amount": amount,
+        "valid_after_s": after,
+        "valid_before_s": deadline,
+        "token": _address(permitted, "token"),
+        "spender": _address(signed, "spender"),
+        "witness_facilitator": by,
+        "payload": {
+            "signature": payload["signature"],
+            "permit2Authorization": {
+                "from": signed["from"],
+                "permitted": {"token": permitted["token"], "amount": str(amount)},
+                "spender": signed["spender"],
+                "nonce": str(nonce),
+                "deadline": str(deadline),
+                "witness": {
+                    "to": witness["to"],
+                    **({} if by is None else {"facilitator": witness["facilitator"]}),
+                    "validAfter": str(after),
+                },
+            },
+        },
+    }
+
+
+def _identifier(extensions: Mapping[str, Any]) -> str | None:
+    """The buyer's name for its payment (extension `payment-identifier`), where it gave one."""
+    declared = extensions.get(PAYMENT_IDENTIFIER)
+    info = declared.get("info") if isinstance(declared, dict) else None
+    identifier = info.get("id") if isinstance(info, dict) else None
+    if identifier is None:
+        return None
+    if not isinstance(identifier, str) or _IDENTIFIER.fullmatch(identifier) is None:
+        raise PaymentError(
+            "invalid_payment_identifier",
+            "the payment-identifier's id must be 16 to 128 letters, digits, hyphens or underscores",
+        )
+    return identifier
+
+
+def facilitator_payload(payment: SignedPayment, offer: Offer, *, url: str, mime_type: str) -> Json:
+    """The payment as `paymentPayload` for a facilitator: the buyer's signed message on the seller's terms."""
+    body: Json = {
+        "x402Version": 2,
+        "payload": dict(payment.payload),
+        "accepted": requirements(offer),
+        "resource": resource_info(url, offer, mime_type),
+    }
+    if payment.extensions:
+        body["extensions"] = dict(payment.extensions)
+    return body
+
+
+def encode_json(value: Mapping[str, Any]) -> bytes:
+    """Compact JSON, as a facilitator is sent it and as the journal keeps it; `parse` reads a payload back."""
+    return _ENCODER.encode(value)
+
+
+def settlement_header(
+    *, transaction: str, network: str, payer: str, amount_micros: int, reason: str | None = None
+) -> bytes:
+    """The `PAYMENT-RESPONSE` value (x402 v2 `SettlementResponse`): a success unless `reason` says why not."""
+    answer: Json = {"success": reason is None, "transaction": transaction, "network": network, "payer": payer}
+    if reason is None:
+        answer["amount"] = str(amount_micros)
+    else:
+        answer["errorReason"] = reason
+    return b64encode(_ENCODER.encode(answer))
+
+
+def _object(found: Json, name: str) -> Json:
+    value = found.get(name)
+    if not isinstance(value, dict):
+        raise _unreadable(f"{name} is missing or not an object")
+    return value
+
+
+def _text(found: Json, name: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= 100:
+        raise _unreadable(f"{name} is missing or not a short text")
+    return value
+
+
+def _number(found: Json, name: str) -> int:
+    """A whole number up to 256 bits; the protocol writes a decimal text, some writers a JSON number."""
+    value = found.get(name)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= UINT256_DIGITS:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < UINT256:
+        raise _unreadable(f"{name} is missing or not a whole number of at most 256 bits")
+    return value
+
+
+def _address(found: Any, name: str) -> bytes:
+    value = found.get(name)
+    if isinstance(value, str):
+        try:
+            return address_bytes(value)
+        except InputError:
+            pass
+    raise _unreadable(f"{name} is missing or not an EVM address")
+
+
+def _hex_bytes(found: Json, name: str) -> bytes:
+    value = found.get(name)
+    if isinstance(value, str) and value.startswith("0x") and (len(value) == 2 or value[2:].isalnum()):
+        try:
+            return bytes.fromhex(value[2:])
+        except ValueError:
+            pass
+    raise _unreadable(f"{name} is missing or not hexadecimal")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member appears twice")
+    return found
+
+
+def _no_fraction(_text: str) -> NoReturn:
+    raise ValueError("no fractions here")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_no_fraction, parse_constant=_no_fraction)
+
+
+def _unreadable(what: str) -> PaymentError:
+    return PaymentError("invalid_payload", f"PAYMENT-SIGNATURE cannot be read: {what}")

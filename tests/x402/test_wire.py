@@ -1,0 +1,379 @@
+"""The payment header: every bound a stranger's header meets, and parity with the official codecs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.x402 import buyer
+from tests.x402.buyer import PAYER, SEPOLIA, URL, changed, offer, opened, sealed
+from x402.http.utils import decode_payment_response_header, decode_payment_signature_header
+from x402.mechanisms.evm.types import ExactEIP3009Payload, UptoPermit2Payload
+from x402.schemas import PaymentPayload, PaymentRequirements
+
+from headgate.model.errors import PaymentError
+from headgate.model.offer import Transfer
+from headgate.x402 import wire
+from headgate.x402.offer import requirements
+
+PAYER_BYTES = bytes.fromhex(PAYER.address[2:])
+
+
+def code_of(header: bytes) -> str:
+    with pytest.raises(PaymentError) as caught:
+        wire.decode(header)
+    return caught.value.code
+
+
+def test_an_eip3009_payment_is_what_the_official_codec_reads(exact_header: bytes) -> None:
+    payment = wire.decode(exact_header)
+    official = decode_payment_signature_header(exact_header.decode())
+    assert isinstance(official, PaymentPayload)
+    message = ExactEIP3009Payload.from_dict(official.payload)
+    signed = message.authorization
+    assert payment.transfer is Transfer.EIP3009
+    assert (payment.scheme, payment.network) == (official.accepted.scheme, official.accepted.network)
+    assert payment.payer == PAYER_BYTES == bytes.fromhex(signed.from_address[2:])
+    assert payment.nonce == bytes.fromhex(signed.nonce[2:])
+    assert payment.pay_to == bytes.fromhex(signed.to[2:])
+    assert (payment.amount, payment.valid_after_s) == (int(signed.value), int(signed.valid_after))
+    assert payment.valid_before_s == int(signed.valid_before)
+    assert payment.signature == bytes.fromhex((message.signature or "")[2:])
+    assert payment.payload == official.payload
+    assert payment.resource_url == URL
+
+
+def test_a_permit2_payment_is_what_the_official_codec_reads(upto_header: bytes) -> None:
+    payment = wire.decode(upto_header)
+    official = decode_payment_signature_header(upto_header.decode())
+    assert isinstance(official, PaymentPayload)
+    signed = UptoPermit2Payload.from_dict(official.payload).permit2_authorization
+    assert payment.transfer is Transfer.PERMIT2
+    assert int.from_bytes(payment.nonce, "big") == int(signed.nonce)
+    assert (payment.amount, payment.valid_before_s) == (int(signed.permitted.amount), int(signed.deadline))
+    assert payment.token == bytes.fromhex(signed.permitted.token[2:])
+    assert payment.spender == bytes.fromhex(signed.spender[2:])
+    assert payment.witness_facilitator == bytes.fromhex(signed.witness.facilitator[2:])
+    assert payment.payload == official.payload
+
+
+def test_what_a_facilitator_is_sent_is_a_payment_for_the_official_schema(upto_header: bytes) -> None:
+    payment, made = wire.decode(upto_header), offer(buyer.VARIABLE)
+    sent = wire.facilitator_payload(payment, made, url=URL, mime_type="text/plain")
+    official = PaymentPayload.model_validate(sent)
+    assert official.accepted == PaymentRequirements.model_validate(requirements(made))
+    assert official.payload == opened(upto_header)["payload"]
+
+
+def test_a_kept_payment_is_read_back_as_the_same_payment(exact_header: bytes) -> None:
+    payment, made = wire.decode(exact_header), offer()
+    kept = wire.encode_json(wire.facilitator_payload(payment, made, url=URL, mime_type="text/plain"))
+    assert wire.parse(kept).key == payment.key
+    assert wire.parse(kept).signature == payment.signature
+
+
+def test_what_a_stranger_puts_beside_the_known_fields_travels_nowhere(exact: buyer.Json) -> None:
+    for path in (
+        "payload.evil",
+        "payload.authorization.evil",
+        "accepted.evil",
+        "accepted.extra.name",
+        "evil",
+    ):
+        exact = changed(exact, path, "EVIL")
+    payment = wire.decode(sealed(exact))
+    assert b"EVIL" not in wire.encode_json(
+        wire.facilitator_payload(payment, offer(), url=URL, mime_type="a/b")
+    )
+
+
+def test_a_payments_repr_cannot_be_used_to_pay(exact_header: bytes) -> None:
+    payment = wire.decode(exact_header)
+    assert payment.signature.hex() not in repr(payment)
+    assert repr(payment.signature) not in repr(payment)
+
+
+# --- the same authorization, spelled otherwise, is the same payment (failure case 4) ---
+
+
+def respelled(payload: buyer.Json) -> list[buyer.Json]:
+    authorization = payload["payload"]["authorization"]
+    signature = payload["payload"]["signature"]
+    return [
+        changed(payload, "payload.authorization.nonce", "0x" + authorization["nonce"][2:].upper()),
+        changed(payload, "payload.authorization.from", authorization["from"].lower()),
+        changed(payload, "payload.authorization.from", "0x" + authorization["from"][2:].upper()),
+        changed(payload, "accepted.asset", payload["accepted"]["asset"].lower()),
+        changed(payload, "payload.authorization.value", "000" + authorization["value"]),
+        changed(payload, "payload.authorization.value", int(authorization["value"])),
+        changed(payload, "payload.authorization.validBefore", "0" + authorization["validBefore"]),
+        changed(payload, "payload.signature", "0x" + signature[2:].upper()),
+        changed(payload, "payload.signature", signature[:-2] + "00"),
+        changed(payload, "resource.url", "https://elsewhere.example"),
+        changed(payload, "payload.unknown", 1),
+    ]
+
+
+@pytest.mark.parametrize("index", range(11))
+def test_no_spelling_changes_the_key(index: int, exact: buyer.Json, exact_header: bytes) -> None:
+    other = respelled(exact)[index]
+    assert other != exact
+    again, first = wire.decode(sealed(other)), wire.decode(exact_header)
+    assert (again.key, again.id) == (first.key, first.id)
+
+
+def test_a_permit2_nonce_with_leading_zeros_is_the_same_nonce(upto: buyer.Json, upto_header: bytes) -> None:
+    small = changed(upto, "payload.permit2Authorization.nonce", "7")
+    padded = changed(upto, "payload.permit2Authorization.nonce", "0007")
+    assert wire.decode(sealed(small)).key == wire.decode(sealed(padded)).key
+    assert wire.decode(sealed(small)).key != wire.decode(upto_header).key
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("payload.authorization.nonce", "0x" + "ab" * 32),
+        ("payload.authorization.from", "0x" + "ab" * 20),
+        ("accepted.network", "eip155:137"),
+        ("accepted.asset", "0x" + "ab" * 20),
+    ],
+)
+def test_another_authorization_has_another_key(
+    path: str, value: str, exact: buyer.Json, exact_header: bytes
+) -> None:
+    assert wire.decode(sealed(changed(exact, path, value))).id != wire.decode(exact_header).id
+
+
+# --- bad headers ---
+
+NOT_JSON_OBJECTS: list[bytes] = [
+    b"",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"{",
+    b"{}{}",
+    b"\xff\xfe",
+    b'{"x402Version":2,"x402Version":2}',
+    b'{"x402Version":2.0}',
+    b'{"x402Version":2e0}',
+    b'{"x402Version":NaN}',
+    b'{"x402Version":Infinity}',
+    b'{"a":' * 1000 + b"1" + b"}" * 1000,
+    b"[" * 11000,
+    b'{"x402Version":2,"a":' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.mark.parametrize("text", NOT_JSON_OBJECTS, ids=lambda text: repr(text[:30]))
+def test_what_is_no_json_object_is_unreadable(text: bytes) -> None:
+    assert code_of(sealed(text)) == "invalid_payload"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"garbage",
+        b"e30",  # no padding
+        b"e30=\n",
+        b" e30=",
+        b"e30=e30=",
+        b"e_-=",  # the URL alphabet
+        b"\x00\xff",
+        b"{}",
+    ],
+)
+def test_what_is_not_standard_base64_is_unreadable(header: bytes) -> None:
+    assert code_of(header) == "invalid_payload"
+
+
+def test_an_oversized_header_is_not_even_decoded() -> None:
+    assert code_of(b"A" * (wire.HEADER_BYTES + 1)) == "payment_header_too_large"
+
+
+@pytest.mark.parametrize("version", [1, 3, 0, -2, "2", None, True, [2], ...])
+def test_only_version_2_is_spoken(version: Any, exact: buyer.Json) -> None:
+    assert code_of(sealed(changed(exact, "x402Version", version))) == "unsupported_x402_version"
+
+
+NO_NUMBERS: list[Any] = [
+    "",
+    "-1",
+    "+1",
+    "1.0",
+    "0x10",
+    " 1",
+    "1_000",
+    "١",
+    "9" * 79,
+    -1,
+    True,
+    None,
+    [],
+    str(1 << 256),
+]
+NO_ADDRESSES: list[Any] = ["", "0x12", "12" * 20, "0x" + "g" * 40, "0x" + " 1" * 20, 5, None, "0x" + "1" * 41]
+NO_BYTES: list[Any] = ["", "00", "0x0", "0xzz", "0x 00", 5, None]
+
+BAD_EXACT: list[tuple[str, Any]] = [
+    *(("payload.authorization.value", bad) for bad in NO_NUMBERS),
+    *(("payload.authorization.validAfter", bad) for bad in NO_NUMBERS),
+    *(("payload.authorization.validBefore", bad) for bad in NO_NUMBERS),
+    *((f"payload.authorization.{name}", bad) for name in ("from", "to") for bad in NO_ADDRESSES),
+    *((path, bad) for path in ("payload.authorization.nonce", "payload.signature") for bad in NO_BYTES),
+    ("payload.authorization.nonce", "0x" + "00" * 31),
+    ("payload.authorization.nonce", "0x" + "00" * 33),
+    ("payload.signature", "0x" + "00" * 5000),
+    ("payload.authorization", []),
+    ("payload.authorization", ...),
+    ("payload.permit2Authorization", {}),
+    ("payload", "0x"),
+    ("payload", ...),
+    ("accepted", ...),
+    ("accepted", []),
+    ("accepted.scheme", 1),
+    ("accepted.network", "x" * 101),
+    ("accepted.amount", "1.5"),
+    ("accepted.payTo", "0x"),
+    ("accepted.asset", None),
+    ("accepted.extra", {"facilitatorAddress": "0x"}),
+    ("resource", "https://x"),
+    ("extensions", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), BAD_EXACT, ids=repr)
+def test_a_field_of_the_wrong_shape_is_unreadable(path: str, value: Any, exact: buyer.Json) -> None:
+    assert code_of(sealed(changed(exact, path, value))) == "invalid_payload"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("payload.permit2Authorization.permitted", []),
+        ("payload.permit2Authorization.permitted.token", "0x"),
+        ("payload.permit2Authorization.permitted.amount", "-1"),
+        ("payload.permit2Authorization.spender", None),
+        ("payload.permit2Authorization.nonce", "0x01"),
+        ("payload.permit2Authorization.deadline", "soon"),
+        ("payload.permit2Authorization.witness", ...),
+        ("payload.permit2Authorization.witness.to", ""),
+        ("payload.permit2Authorization.witness.facilitator", None),
+        ("payload.permit2Authorization.witness.validAfter", 1 << 256),
+    ],
+)
+def test_a_permit2_field_of_the_wrong_shape_is_unreadable(path: str, value: Any, upto: buyer.Json) -> None:
+    assert code_of(sealed(changed(upto, path, value))) == "invalid_payload"
+
+
+def test_an_unknown_scheme_is_named(exact: buyer.Json) -> None:
+    assert code_of(sealed(changed(exact, "accepted.scheme", "deferred"))) == "unsupported_scheme"
+
+
+def test_a_member_given_twice_is_unreadable_at_any_depth(exact: buyer.Json) -> None:
+    text = json.dumps(exact).replace('"value":', '"value": "1", "value":', 1).encode()
+    assert code_of(sealed(text)) == "invalid_payload"
+
+
+def test_the_header_may_be_sent_once_only(exact_header: bytes) -> None:
+    with pytest.raises(PaymentError) as caught:
+        wire.read_headers([exact_header, exact_header])
+    assert caught.value.code == "duplicate_payment_header"
+
+
+def test_a_version_1_header_is_explained_unless_a_payment_stands_beside_it(exact_header: bytes) -> None:
+    with pytest.raises(PaymentError, match="PAYMENT-SIGNATURE") as caught:
+        wire.read_headers([], [b"e30="])
+    assert caught.value.code == "unsupported_x402_version"
+    assert wire.read_headers([exact_header], [b"e30="]) == wire.decode(exact_header)
+    assert wire.read_headers([]) is None
+
+
+# --- the payment identifier ---
+
+
+@pytest.mark.parametrize("identifier", ["a" * 16, "A-b_9" * 5, "z" * 128])
+def test_a_payment_identifier_is_read(identifier: str, exact: buyer.Json) -> None:
+    exact["extensions"] = {"payment-identifier": {"info": {"required": False, "id": identifier}}}
+    assert wire.decode(sealed(exact)).identifier == identifier
+
+
+@pytest.mark.parametrize(
+    "identifier", ["short", "a" * 129, "has a blank in it", "a" * 16 + "\n", 5, ["a" * 16]]
+)
+def test_a_payment_identifier_of_the_wrong_shape_is_named(identifier: Any, exact: buyer.Json) -> None:
+    exact["extensions"] = {"payment-identifier": {"info": {"id": identifier}}}
+    assert code_of(sealed(exact)) == "invalid_payment_identifier"
+
+
+@pytest.mark.parametrize("extension", [None, {}, {"info": {}}, {"info": []}, 5])
+def test_a_payment_without_an_identifier_has_none(extension: Any, exact: buyer.Json) -> None:
+    exact["extensions"] = {"payment-identifier": extension}
+    assert wire.decode(sealed(exact)).identifier is None
+
+
+# --- the settlement header ---
+
+
+def test_the_official_decoder_reads_our_settlement_header() -> None:
+    transaction = "0x" + "ab" * 32
+    header = wire.settlement_header(
+        transaction=transaction, network=SEPOLIA, payer=PAYER.address, amount_micros=7
+    )
+    read = decode_payment_response_header(header.decode())
+    assert (read.success, read.transaction, read.network) == (True, transaction, SEPOLIA)
+    assert (read.payer, read.amount, read.error_reason) == (PAYER.address, "7", None)
+    header = wire.settlement_header(
+        transaction="", network=SEPOLIA, payer=PAYER.address, amount_micros=7, reason="insufficient_funds"
+    )
+    read = decode_payment_response_header(header.decode())
+    assert (read.success, read.amount, read.error_reason) == (False, None, "insufficient_funds")
+
+
+# --- whatever is sent: a payment or a PaymentError ---
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=50),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=20), inner, max_size=4),
+    max_leaves=12,
+)
+PATHS = sorted({path for path, _ in BAD_EXACT})
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_payment_error(header: bytes) -> None:
+    with contextlib.suppress(PaymentError):
+        wire.decode(header)
+
+
+@given(JSONS)
+def test_any_json_is_a_payment_error(value: Any) -> None:
+    with pytest.raises(PaymentError):
+        wire.decode(sealed(value))
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_any_member_replaced_is_a_payment_or_a_payment_error(data: st.DataObject) -> None:
+    payload = opened(FUZZED)
+    for _ in range(data.draw(st.integers(1, 3))):
+        with contextlib.suppress(KeyError, TypeError, IndexError):
+            payload = changed(payload, data.draw(st.sampled_from(PATHS)), data.draw(JSONS))
+    with contextlib.suppress(PaymentError):
+        assert wire.decode(sealed(payload)).key
+
+
+@given(st.integers(0, 2000), st.integers(0, 255))
+def test_any_byte_changed_is_a_payment_or_a_payment_error(position: int, value: int) -> None:
+    text = bytearray(base64.b64decode(FUZZED))
+    text[position % len(text)] = value
+    with contextlib.suppress(PaymentError):
+        assert len(wire.decode(sealed(bytes(text))).nonce) == 32
+
+
+FUZZED = buyer.signed(offer())

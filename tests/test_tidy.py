@@ -42,8 +42,8 @@ SDK_IMPORTERS = ("headgate.x402", "headgate.devnet")
 # Modules that reach outside the process, or whose answers differ from call to call.
 IMPURE_MODULES = frozenset({
     "aiohttp", "anyio", "asyncio", "coincurve", "concurrent", "httpx", "io", "logging", "multiprocessing",
-    "os", "pathlib", "psycopg", "random", "requests", "secrets", "select", "shutil", "socket", "sqlite3", "ssl",
-    "starlette", "subprocess", "tempfile", "threading", "time", "urllib.request", "uvicorn",
+    "os", "pathlib", "psycopg", "random", "requests", "secrets", "select", "shutil", "socket", "sqlite3",
+    "ssl", "starlette", "subprocess", "tempfile", "threading", "time", "urllib.request", "uvicorn",
 })  # fmt: skip
 IMPURE_CALLS = frozenset({"now", "utcnow", "today", "uuid1", "uuid4", "urandom"})
 FLOAT_CALLS = frozenset({"timestamp", "total_seconds", "truediv"})
@@ -300,7 +300,7 @@ def strings_in(modules: Iterable[Module]) -> frozenset[str]:
 
 
 def faults_in_queries(sql: str, used: Iterable[str]) -> list[str]:
-    """Each statement is `-- name: x`, then a line or more of description, then SQL; code asks for each name."""
+    """Each statement is `-- name: x`, then a line or more of description, then SQL; code uses each."""
     faults = []
     head, *blocks = re.split(r"^-- name: *", sql, flags=re.MULTILINE)
     if re.search(r"^(?!--)\s*\S", head, flags=re.MULTILINE):

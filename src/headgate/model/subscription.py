@@ -22,6 +22,7 @@ __all__ = [
     "Subscription",
     "Terms",
     "contract_end_us",
+    "effective_terms",
     "granted_units",
     "latest_terms",
     "period_at",
@@ -127,6 +128,15 @@ def latest_terms(subscription: Subscription) -> Terms:
     return subscription.terms[-1]
 
 
+def effective_terms(terms: Sequence[Terms]) -> list[Terms]:
+    """Terms without those that were replaced at the very instant they would have begun."""
+    return [
+        one
+        for one, later in zip(terms, (*terms[1:], None), strict=True)
+        if later is None or later.from_us != one.from_us
+    ]
+
+
 def period_at(subscription: Subscription, at_us: int) -> Period:
     """The billing period that contains an instant at or after the start (rules: `model/periods.py`).
 
@@ -138,7 +148,7 @@ def period_at(subscription: Subscription, at_us: int) -> Period:
         InputError: the subscription starts later.
     """
     terms_at(subscription, at_us)
-    agreed = _effective(subscription.terms)
+    agreed = effective_terms(subscription.terms)
     anchor_us, months, cut_us = subscription.start_us, agreed[0].plan.period_months, None
     for terms in agreed:
         if terms.plan.period_months == months:
@@ -177,7 +187,7 @@ def granted_units(
     most = _allowance(terms_at(subscription, period.start_us), action)
     granted = most
     length_us = period.end_us - period.start_us
-    for terms in _effective(subscription.terms):
+    for terms in effective_terms(subscription.terms):
         if not period.start_us < terms.from_us < period.end_us:
             continue
         if known_until_us is not None and terms.from_us > known_until_us:
@@ -308,15 +318,6 @@ def _uncovered(
         beyond_cap=Beyond.BLOCK,
         valid_until_us=_earliest(next_start_us, month.end_us),
     )
-
-
-def _effective(terms: Sequence[Terms]) -> list[Terms]:
-    """Terms without those that were replaced at the very instant they would have begun."""
-    return [
-        one
-        for one, later in zip(terms, (*terms[1:], None), strict=True)
-        if later is None or later.from_us != one.from_us
-    ]
 
 
 def _allowance(terms: Terms, action: str) -> int:

@@ -10,6 +10,10 @@ Importing this package needs py-evm, which the `demo` extra installs.
 
 from __future__ import annotations
 
+import sys
+
+_RECURSION_LIMIT = sys.getrecursionlimit()
+
 try:
     import eth as _eth  # py-evm
 except ModuleNotFoundError as error:
@@ -26,7 +30,11 @@ from headgate.devnet.signer import ChainSigner
 from headgate.devnet.wallets import Wallet
 from headgate.devnet.web import create_app
 
-del _eth
+# py-evm raises the recursion limit for the whole process, a hundredfold: deep enough for nested JSON from a
+# stranger to overflow the C stack and kill the process. The contracts here call three deep; put it back.
+sys.setrecursionlimit(_RECURSION_LIMIT)
+
+del _eth, _RECURSION_LIMIT
 
 __all__ = [
     "CHAIN_ID",

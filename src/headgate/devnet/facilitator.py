@@ -141,6 +141,10 @@ def _parse(
         wanted = PaymentRequirements.model_validate(dict(requirements))
     except ValidationError as error:
         raise _Refused("invalid_payment_requirements", str(error)) from error
+    # The SDK widens one registered network to eip155:*, and would hold another chain's payment against ours.
+    for network in (signed.accepted.network, wanted.network):
+        if network != NETWORK:
+            raise _Refused("invalid_network", f"{network} is not settled here: this chain is {NETWORK}")
     return signed, wanted
 
 
@@ -157,8 +161,7 @@ def _refusal(error: Exception, otherwise: str) -> tuple[str, str]:
     if isinstance(error, _Refused):
         return error.reason, str(error)
     if isinstance(error, SchemeNotFoundError):
-        known = str(error.network) == NETWORK
-        return "unsupported_scheme" if known else "invalid_network", str(error)
+        return "unsupported_scheme", str(error)
     if isinstance(error, (KeyError, ValueError, TypeError, AttributeError)):
         return "invalid_payload", f"{type(error).__name__}: {error}"
     log.error("the embedded facilitator failed on a payment", exc_info=error)

@@ -55,13 +55,13 @@ class Rpc:
             "eth_getTransactionByHash": self._transaction,
             "eth_getTransactionReceipt": self._receipt,
             "eth_getBalance": lambda address, at="latest": hex(
-                chain.wei(_address(address), at=self._number(at))
+                chain.wei(_address(address), at=self._existing(at))
             ),
             "eth_getCode": lambda address, at="latest": _hex(
-                chain.code(_address(address), at=self._number(at))
+                chain.code(_address(address), at=self._existing(at))
             ),
             "eth_getTransactionCount": lambda address, at="latest": hex(
-                chain.account_nonce(_address(address), at=self._number(at))
+                chain.account_nonce(_address(address), at=self._existing(at))
             ),
         }
 
@@ -156,7 +156,10 @@ class Rpc:
             return block.number
         if which is None or which in NEWEST:
             return None
-        return 0 if which == "earliest" else int(_text(which), 16)
+        number = 0 if which == "earliest" else int(_text(which), 16)
+        if number < 0:
+            raise ValueError(f"{which} is not a block number")
+        return number
 
     def _existing(self, which: Any) -> int | None:
         number = self._number(which)

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from eth_account import Account
+from x402 import x402Client
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 from x402.mechanisms.evm.exact import ExactEvmScheme
 from x402.mechanisms.evm.upto import UptoEvmScheme
@@ -17,7 +18,6 @@ from headgate.model.assets import KNOWN_ASSETS
 from headgate.model.catalog import Action, Measure, Route
 from headgate.model.offer import NetworkOffer, Offer
 from headgate.x402.offer import build_offers, payment_required
-from x402 import x402Client
 
 Json = dict[str, Any]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.x402 import buyer
 
 from headgate.x402.wire import decode
+from tests.x402 import buyer
 
 
 @pytest.fixture(scope="session")

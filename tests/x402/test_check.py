@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from eth_account import Account
 from eth_account.messages import _hash_eip191_message, encode_typed_data
-from tests.x402 import buyer
-from tests.x402.buyer import PAYER, POLYGON, offer
 from x402.mechanisms.evm.constants import (
     PERMIT2_ADDRESS,
     PERMIT2_WITNESS_TYPES,
@@ -24,6 +22,8 @@ from x402.mechanisms.evm.types import ExactEIP3009Payload
 from headgate.model.assets import KNOWN_ASSETS
 from headgate.model.offer import Offer, Reason, SignedPayment
 from headgate.x402 import check, wire
+from tests.x402 import buyer
+from tests.x402.buyer import PAYER, POLYGON, offer
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 EXACT, UPTO = offer(buyer.FIXED), offer(buyer.VARIABLE)

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.x402.buyer import FIXED, PAY_TO, POLYGON, SEPOLIA, SETTLER, URL, VARIABLE, network, offer
 from x402.extensions.payment_identifier import declare_payment_identifier_extension
 from x402.http.utils import decode_payment_required_header
 
@@ -21,6 +20,7 @@ from headgate.x402.offer import (
     payment_required,
     requirements,
 )
+from tests.x402.buyer import FIXED, PAY_TO, POLYGON, SEPOLIA, SETTLER, URL, VARIABLE, network, offer
 
 BASE = "eip155:8453"
 OTHER = "0x000000000000000000000000000000000000bEEF"

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.x402 import buyer
-from tests.x402.buyer import PAYER, SEPOLIA, URL, changed, offer, opened, sealed
 from x402.http.utils import decode_payment_response_header, decode_payment_signature_header
 from x402.mechanisms.evm.types import ExactEIP3009Payload, UptoPermit2Payload
 from x402.schemas import PaymentPayload, PaymentRequirements
@@ -20,6 +18,8 @@ from headgate.model.errors import PaymentError
 from headgate.model.offer import Transfer
 from headgate.x402 import wire
 from headgate.x402.offer import requirements
+from tests.x402 import buyer
+from tests.x402.buyer import PAYER, SEPOLIA, URL, changed, offer, opened, sealed
 
 PAYER_BYTES = bytes.fromhex(PAYER.address[2:])
 

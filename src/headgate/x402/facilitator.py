@@ -1,0 +1,301 @@
+"""Facilitators as the seller's side sees them: over HTTP, in this process, and guarded by a circuit breaker.
+
+All are spoken to in x402 v2's JSON objects, as `wire.facilitator_payload` and `offer.requirements` make them.
+What an answer means is `headgate.x402.answers`' affair; here is told whether the question was ever asked:
+a connection that could not be made asked nothing, whatever fails later may have been acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import aiohttp
+from yarl import URL
+
+from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.offer import address_bytes
+from headgate.x402.answers import (
+    ANSWER_BYTES,
+    REFUSED,
+    Refused,
+    Settled,
+    Supported,
+    Unverified,
+    Verified,
+    settle_answer,
+    supported_answer,
+    verify_answer,
+)
+from headgate.x402.breaker import CLOSED
+from headgate.x402.wire import encode_json
+
+Json = Mapping[str, Any]
+
+# Most servers drop idle connections after 5 s; one dropped under a settle would leave its outcome unknown.
+KEEP_ALIVE_S = 4
+_DROPPED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+
+
+class Facilitator(Protocol):
+    """Who verifies and settles. `payment` is a paymentPayload of x402, `requirements` paymentRequirements."""
+
+    async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
+        """Would this payment settle now? Raises FacilitatorUnreachable; asking again is always safe."""
+        ...
+
+    async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
+        """Settle `requirements["amount"]` of this payment.
+
+        Raises:
+            FacilitatorUnreachable: it was never asked; nothing happened.
+            FacilitatorUncertain: it may have been asked; only facilitator or chain can tell what happened.
+        """
+        ...
+
+    async def supported(self) -> Supported:
+        """What it settles. Raises FacilitatorUnreachable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class FacilitatorClient:
+    """A facilitator over HTTP. One pool of kept-alive connections per event loop, made when first needed."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout_ms: int = 3_000,
+        verify_timeout_ms: int = 10_000,
+        settle_timeout_ms: int = 60_000,
+    ) -> None:
+        base = url.rstrip("/")
+        self.url = base
+        self._verify_url, self._settle_url = URL(base + "/verify"), URL(base + "/settle")
+        self._supported_url = URL(base + "/supported")
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "headgate",
+            **(headers or {}),
+        }
+        self._post_headers = {**self._headers, "Content-Type": "application/json"}
+        self._verify_timeout = _timeout(verify_timeout_ms, connect_timeout_ms)
+        self._settle_timeout = _timeout(settle_timeout_ms, connect_timeout_ms)
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
+        """See Facilitator. A connection that the other side had dropped is replaced once."""
+        body = _question(payment, requirements)
+        retried = False
+        while True:
+            try:
+                status, answer = await self._post(self._verify_url, body, self._verify_timeout)
+            except FacilitatorUncertain as error:
+                if retried or not isinstance(error.__cause__, _DROPPED):
+                    raise FacilitatorUnreachable(str(error)) from error
+                retried = True
+            else:
+                return verify_answer(self.url, status, answer, _payer(payment))
+
+    async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
+        """See Facilitator."""
+        body = _question(payment, requirements)
+        status, answer = await self._post(self._settle_url, body, self._settle_timeout)
+        return _settled(self.url, status, answer, payment, requirements)
+
+    async def supported(self) -> Supported:
+        """See Facilitator."""
+        try:
+            status, answer = await self._ask("GET", self._supported_url, None, self._verify_timeout)
+        except FacilitatorUncertain as error:
+            raise FacilitatorUnreachable(str(error)) from error
+        return supported_answer(self.url, status, answer)
+
+    async def close(self) -> None:
+        """Close its connections; the next question opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _post(self, url: URL, body: bytes, timeout: aiohttp.ClientTimeout) -> tuple[int, bytes]:
+        return await self._ask("POST", url, body, timeout)
+
+    async def _ask(
+        self, method: str, url: URL, body: bytes | None, timeout: aiohttp.ClientTimeout
+    ) -> tuple[int, bytes]:
+        """Status and body; more than ANSWER_BYTES is cut, and so unreadable. Follows no redirect."""
+        session = await self._open_session()
+        headers = self._headers if body is None else self._post_headers
+        try:
+            async with session.request(
+                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status, await _bounded(response.content)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise FacilitatorUnreachable(f"{self.url} cannot be reached ({_short(error)})") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise FacilitatorUncertain(
+                f"{self.url} was asked but did not answer {url.path} ({_short(error)})"
+            ) from error
+
+    async def _open_session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                max_line_size=8190,
+                max_field_size=8190,
+            )
+        return self._session
+
+
+class InProcessFacilitator:
+    """A facilitator in this process: an object with `verify`, `settle` and `supported` over JSON objects."""
+
+    def __init__(self, embedded: Any, name: str = "the embedded facilitator") -> None:
+        self._embedded = embedded
+        self._name = name
+
+    async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
+        """See Facilitator."""
+        try:
+            answer = await self._embedded.verify(payment, requirements)
+        except Exception as error:
+            raise FacilitatorUnreachable(f"{self._name} failed at verify ({_short(error)})") from error
+        return verify_answer(self._name, 200, encode_json(answer), _payer(payment))
+
+    async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
+        """See Facilitator."""
+        try:
+            answer = await self._embedded.settle(payment, requirements)
+        except Exception as error:
+            raise FacilitatorUncertain(f"{self._name} failed at settle ({_short(error)})") from error
+        return _settled(self._name, 200, encode_json(answer), payment, requirements)
+
+    async def supported(self) -> Supported:
+        """See Facilitator."""
+        return supported_answer(self._name, 200, encode_json(await self._embedded.supported()))
+
+    async def close(self) -> None:
+        """Nothing to let go of: whoever made the embedded facilitator closes it."""
+
+
+class GuardedFacilitator:
+    """A facilitator behind circuit breakers: while it fails, no new work is begun that could not be paid for.
+
+    Verifying and settling are counted apart, so that one which verifies everything and settles nothing (out
+    of gas, failure case 11) is found out. Only `verify` is held back: a settlement that is due is always
+    tried.
+    """
+
+    def __init__(self, facilitator: Facilitator, now_us: Callable[[], int]) -> None:
+        self._facilitator = facilitator
+        self._now_us = now_us
+        self.verifying = CLOSED
+        self.settling = CLOSED
+
+    def wait_us(self) -> int:
+        """How long until new payments are verified again; 0 is now."""
+        now_us = self._now_us()
+        return max(self.verifying.wait_us(now_us), self.settling.wait_us(now_us))
+
+    async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
+        """See Facilitator; raises FacilitatorUnreachable at once while a breaker is open."""
+        wait_us = self.wait_us()
+        if wait_us:
+            raise FacilitatorUnreachable(
+                f"the facilitator failed too often; it is asked again in {wait_us // 1_000_000 + 1} s"
+            )
+        now_us, settling = self._now_us(), self.settling
+        self.verifying, self.settling = self.verifying.attempted(now_us), settling.attempted(now_us)
+        try:
+            result = await self._facilitator.verify(payment, requirements)
+        except FacilitatorUnreachable:
+            self.verifying = self.verifying.failed(self._now_us())
+            raise
+        self.verifying = self.verifying.succeeded()
+        if isinstance(result, Refused) and settling.open:
+            self.settling = settling  # no settlement will follow: the next payment is the attempt
+        return result
+
+    async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
+        """See Facilitator."""
+        try:
+            result = await self._facilitator.settle(payment, requirements)
+        except (FacilitatorUnreachable, FacilitatorUncertain):
+            self.settling = self.settling.failed(self._now_us())
+            raise
+        if isinstance(result, Settled):
+            self.settling = self.settling.succeeded()
+        elif isinstance(result, Unverified) or result.reason in _ITS_OWN_FAULT:
+            self.settling = self.settling.failed(self._now_us())
+        return result
+
+    async def supported(self) -> Supported:
+        """See Facilitator."""
+        return await self._facilitator.supported()
+
+    async def close(self) -> None:
+        """See Facilitator."""
+        await self._facilitator.close()
+
+
+_ITS_OWN_FAULT = frozenset(
+    {REFUSED, "transaction_failed", "invalid_transaction_state", "invalid_upto_evm_transaction_failed"}
+)
+"""Refusals to settle that say nothing about the payer: repeated, they mean the facilitator cannot settle."""
+
+
+def _question(payment: Json, requirements: Json) -> bytes:
+    return encode_json({"x402Version": 2, "paymentPayload": payment, "paymentRequirements": requirements})
+
+
+def _payer(payment: Json) -> bytes:
+    payload = payment["payload"]
+    return address_bytes((payload.get("authorization") or payload["permit2Authorization"])["from"])
+
+
+def _settled(
+    who: str, status: int, answer: bytes, payment: Json, requirements: Json
+) -> Settled | Refused | Unverified:
+    return settle_answer(
+        who,
+        status,
+        answer,
+        payer=_payer(payment),
+        network=requirements["network"],
+        amount_micros=int(requirements["amount"]),
+    )
+
+
+async def _bounded(content: aiohttp.StreamReader) -> bytes:
+    first = await content.readany()
+    if content.at_eof():
+        return first[:ANSWER_BYTES]
+    parts = bytearray(first)
+    while len(parts) <= ANSWER_BYTES:
+        part = await content.readany()
+        if not part:
+            break
+        parts += part
+    return bytes(parts[:ANSWER_BYTES])
+
+
+def _timeout(total_ms: int, connect_ms: int) -> aiohttp.ClientTimeout:
+    connect_s = min(connect_ms, total_ms * 9 // 10) / 1000  # must fire first: it tells that nothing was asked
+    return aiohttp.ClientTimeout(total=total_ms / 1000, sock_connect=connect_s)
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__

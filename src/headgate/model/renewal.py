@@ -44,10 +44,15 @@ def renewed_end_us(subscription: Subscription, term_months: int | None, now_us: 
     return _first_after(subscription.start_us, months, term_months, zone, now_us)
 
 
+def overtaken(subscription: Subscription) -> bool:
+    """Whether a contract was cancelled before it started, and so was never in force."""
+    return subscription.canceled_us is not None and subscription.canceled_us <= subscription.start_us
+
+
 def overlaps(subscription: Subscription, start_us: int, end_us: int | None) -> bool:
     """Whether a contract shares an instant with `[start_us, end_us)`; its grace does not count."""
     own_end_us = contract_end_us(subscription)
-    if own_end_us is not None and (own_end_us <= subscription.start_us or own_end_us <= start_us):
+    if overtaken(subscription) or (own_end_us is not None and own_end_us <= start_us):
         return False
     return end_us is None or subscription.start_us < end_us
 

@@ -240,7 +240,7 @@ class RegistryWriter(RegistryReader):
 
     async def action_number(self, name: str) -> int:
         """The short number of an action, given to it when it is first needed."""
-        known = dict(await self._tx.rows("action_ids"))
+        known: dict[str, int] = dict(await self._tx.rows("action_ids"))
         found = known.get(name)
         return int((await self._tx.rows("action_create", (name,)))[0][0]) if found is None else int(found)
 

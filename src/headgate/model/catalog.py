@@ -46,12 +46,25 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """One way of payment the seller spelled out for an action: `scheme`, `network` (CAIP-2), its own text.
+
+    Its amount is not kept: it was checked to be the list price, which holds in every channel.
+    """
+
+    scheme: str
+    network: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """What a caller does that is priced.
 
     `price_micros` buys `per` units; zero means free. `max_units` makes the cost variable: it is the x402
     ceiling (scheme `upto`), and `measure` says how the actual is found. Without it each request is one unit.
-    `bill_on` holds the (first, last) status ranges that are billed.
+    `bill_on` holds the (first, last) status ranges that are billed. `accepts` narrows where it can be paid
+    for; empty: on every network that is offered.
     """
 
     name: str
@@ -67,6 +80,7 @@ class Action:
     settle: str = "after"  # or "before"
     stream: bool = False
     mime_type: str = "application/json"
+    accepts: tuple[Accept, ...] = ()
 
     @property
     def variable(self) -> bool:
@@ -77,7 +91,7 @@ class Action:
         return self.price_micros == 0
 
     def bills(self, status: int) -> bool:
-        """Whether an answer with this status is billed (contract §3: only 2xx, or what `bill_on` narrows it to)."""
+        """Whether an answer with this status is billed: 2xx, or what `bill_on` narrows it to."""
         return any(first <= status <= last for first, last in self.bill_on)
 
     def list_micros(self, prior_units: int, units: int) -> int:

@@ -43,7 +43,7 @@ def resolve_network(text: str) -> str:
 
 
 def read_x402(section: Section, *, live: bool) -> tuple[X402Config | None, tuple[str, ...] | None]:
-    """The section as an object, and the networks it names (also those it says too little of); None: absent."""
+    """The section as an object, and all networks it names, also those it says too little of; None: absent."""
     section.override("pay_to", "HEADGATE_PAY_TO")
     section.override("network", "HEADGATE_NETWORK")
     section.override("facilitator", "HEADGATE_FACILITATOR_URL")

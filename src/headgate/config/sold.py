@@ -202,13 +202,14 @@ def _status_range(item: object) -> tuple[int, int] | None:
 
 
 def _read_routes(section: Section, key: str, example: str) -> tuple[Route, ...]:
+    """Sorted, as a published catalog has them."""
     routes = []
     for index, text in section.texts(key, example):
         try:
             routes.append(parse_route(text))
         except RouteFault as fault:
             section.problem(f"{key}[{index}]", fault.what, fault.fix)
-    return tuple(routes)
+    return tuple(sorted(routes, key=str))
 
 
 def _refuse_clashes(root: Section, actions: Mapping[str, Action], free: tuple[Route, ...]) -> None:

@@ -76,8 +76,9 @@ def _larger_unit(text: str) -> str:
     """How to write a price that is too precise: for more units."""
     amount = Decimal(text).normalize()
     places = -int(amount.as_tuple().exponent)
-    per = 10 ** (places - 6) if places <= 9 else 10 ** (places - 2)
-    return f'name the price of {per:_} units: "{(amount * per).normalize():f}" with per = {per:_} times what it is now'
+    per = 1000 ** ((places - 6 + 2) // 3)
+    larger = f"{(amount * per).normalize():f}"
+    return f'name the price of {per:_} times as many units: "{larger}", and `per` {per:_} times larger'
 
 
 def read_duration(section: Section, key: str, default_us: int, *, low_us: int = 0) -> int:

@@ -12,6 +12,7 @@
     ├── FacilitatorError       the facilitator did not give a usable answer
     │   ├── FacilitatorUnreachable   nothing was delivered: safe to try again
     │   └── FacilitatorUncertain     the request may have been acted on: ask, do not repeat blindly
+    ├── ChainError             a chain could not be asked, or its answer settles nothing; ask again later
     └── StoreError             the ledger could not be read or written
         ├── WrongMode          a test store opened in live mode, or the other way round
         ├── StoreTooNew / StoreTooOld
@@ -104,6 +105,10 @@ class FacilitatorUnreachable(FacilitatorError):
 
 class FacilitatorUncertain(FacilitatorError):
     """The facilitator may have acted, but its answer was lost; ask it or the chain what became of it."""
+
+
+class ChainError(HeadgateError):
+    """The chain could not be asked, or its answer does not tell; nothing was changed. Ask again later."""
 
 
 class StoreError(HeadgateError):

@@ -52,7 +52,7 @@ def _diff_things(
             continue
         for one in fields(before):
             was, now = getattr(before, one.name), getattr(after, one.name)
-            if was != now:
+            if was != now and not (one.name == "routes" and set(was) == set(now)):
                 key = one.name.removesuffix("_micros")
                 changes.append(CatalogChange(f"{where}.{key}", _text(one.name, was), _text(one.name, now)))
     return changes

@@ -1,4 +1,4 @@
-"""Reading the import's CSV: cells → checked rows, with every problem and its line. Columns: `import_csv.py`."""
+"""Reading the import's CSV: cells → checked rows, every problem with its line. Columns: `import_csv.py`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ from headgate.model.periods import ANNIVERSARY, parse_instant, zone_of
 from headgate.model.subscription import NO_CAP, Price
 from headgate.service.subscribe import MAX_SEATS, Agreement
 
-_PLAIN = frozenset(
-    "customer name email plan seats start end time_zone anchor overage_cap seat_ids".split()
-)  # fmt: skip
+_NEEDS_PLAN = frozenset({"seats", "start", "end", "time_zone", "anchor", "overage_cap"})
+_PLAIN = _NEEDS_PLAN | {"customer", "name", "email", "plan", "seat_ids"}
 _PER_ACTION = ("allowance", "overage_price", "used")
-_NEEDS_PLAN = frozenset("seats start end time_zone anchor overage_cap".split())
 _MAX_UNITS = 10**15
 _SEPARATORS = re.compile(r"[\s|]+")
 T = TypeVar("T")
@@ -179,10 +177,7 @@ class _Row:
         return name
 
     def _seat_ids(self) -> tuple[str, ...]:
-        refs = [ref for ref in _SEPARATORS.split(self._cells.get("seat_ids", "")) if ref]
-        return tuple(
-            dict.fromkeys(self._try("seat_ids", lambda: [checked_ref(ref, "seat") for ref in refs], []))
-        )
+        return self._cell("seat_ids", _refs, ())
 
     def _per_action(self, kind: str, read: Callable[[str], int]) -> dict[str, int]:
         found = {}
@@ -205,6 +200,10 @@ class _Row:
 
     def _wrong(self, column: str, what: str) -> None:
         self.problems.append(CsvProblem(self.line, column, what))
+
+
+def _refs(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(checked_ref(ref, "seat") for ref in _SEPARATORS.split(text) if ref))
 
 
 def _units(text: str) -> int:

@@ -8,7 +8,6 @@ out of date.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 from headgate.model.booking import new_counter
 from headgate.model.catalog import Catalog
-from headgate.model.catalog_json import catalog_from_json, catalog_to_json
+from headgate.model.catalog_json import catalog_digest, catalog_from_json, catalog_to_json
 from headgate.model.customer import Customer, Seat
 from headgate.model.errors import NotFound
 from headgate.model.hold import Counter, pending_micros
@@ -83,7 +82,7 @@ class RegistryReader:
             if not rows:
                 raise NotFound(f"there is no catalog version {version}; `headgate catalog list` shows them")
             body, effective_us = rows[0]
-            found = replace(catalog_from_json(body), version=version, effective_us=int(effective_us))
+            found = catalog_from_json(body, version=version, effective_us=int(effective_us))
             self._catalogs[version] = found
         return found
 
@@ -393,11 +392,6 @@ class Registry(RegistryReader):
 
 class _DryRun(Exception):
     """Leaves a transaction without committing it."""
-
-
-def catalog_digest(catalog: Catalog) -> bytes:
-    """SHA-256 of a catalog's canonical JSON: equal exactly where nothing differs."""
-    return hashlib.sha256(catalog_to_json(catalog).encode()).digest()
 
 
 def make_terms(catalog: Catalog, plan: str, seats: int, negotiated: Negotiated, from_us: int) -> Terms:

@@ -1,0 +1,3 @@
+from tests.registries import driver, registry
+
+__all__ = ["driver", "registry"]

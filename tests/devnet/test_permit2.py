@@ -26,7 +26,7 @@ from headgate.devnet import (
     Wallet,
 )
 from headgate.devnet.calls import ContractReverted, encode_call
-from headgate.devnet.contracts import PERMIT2_ADDRESS, UPTO_PROXY_ADDRESS
+from headgate.devnet.contracts import EXACT_PROXY_ADDRESS, PERMIT2_ADDRESS, UPTO_PROXY_ADDRESS
 from tests.devnet.paying import SELLER, Json, offer, pay, poor
 
 UPTO = offer(50_000, scheme="upto")
@@ -249,3 +249,87 @@ def test_an_invalidated_nonce_never_pays(chain: DevChain, payer: Wallet) -> None
     assert chain.authorization(USDC_ADDRESS, payer.address, 78).state == "unused"
     with pytest.raises(ContractReverted, match="InvalidNonce"):
         settle(chain, call)
+
+
+def test_a_nonce_does_not_free_its_neighbours(chain: DevChain, payer: Wallet) -> None:
+    calls = {nonce: permit(chain, payer, nonce=nonce)[0] for nonce in (76, 77, 333)}
+    for call in calls.values():
+        settle(chain, call)
+    assert chain.nonce_bitmap(payer.address, 0) == (1 << 76) | (1 << 77)
+    assert chain.nonce_bitmap(payer.address, 1) == 1 << 77
+    for call in calls.values():
+        with pytest.raises(ContractReverted, match="InvalidNonce"):
+            settle(chain, call)
+    assert chain.balance_of(SELLER) == 300
+
+
+def test_permit2_itself_holds_a_spender_to_the_signed_amount(chain: DevChain, payer: Wallet) -> None:
+    spender = chain.wallets[1]
+    terms_types = "((address,uint256),uint256,uint256),(address,uint256)"
+    permit2 = f"permitWitnessTransferFrom({terms_types},address,bytes32,string,bytes)"
+    ((token, ceiling), nonce, deadline), *_ = permit(chain, payer)[0]
+    message = {"token": token, "amount": ceiling}, spender.address, nonce, deadline
+    types = {
+        "PermitWitnessTransferFrom": [
+            {"name": "permitted", "type": "TokenPermissions"},
+            {"name": "spender", "type": "address"},
+            {"name": "nonce", "type": "uint256"},
+            {"name": "deadline", "type": "uint256"},
+            {"name": "witness", "type": "bytes32"},
+        ],
+        "TokenPermissions": UPTO_PERMIT2_WITNESS_TYPES["TokenPermissions"],
+    }
+    fields = [field["name"] for field in types["PermitWitnessTransferFrom"]]
+    witness = b"\x07" * 32
+    domain = {"name": "Permit2", "chainId": CHAIN_ID, "verifyingContract": PERMIT2_ADDRESS}
+    signable = encode_typed_data(domain, types, dict(zip(fields, (*message, witness), strict=True)))
+    signature = bytes(Account.sign_message(signable, payer.private_key).signature)
+    rest = "bytes32 witness)TokenPermissions(address token,uint256 amount)"
+
+    def take(amount: int) -> None:
+        terms = ((token, ceiling), nonce, deadline), (SELLER, amount)
+        call = encode_call(permit2, *terms, payer.address, witness, rest, signature)
+        chain.send(spender, PERMIT2_ADDRESS, call)
+
+    with pytest.raises(ContractReverted, match="InvalidAmount"):
+        take(ceiling + 1)
+    take(ceiling)
+    assert chain.balance_of(SELLER) == ceiling
+
+
+EXACT_SETTLE = "settle(((address,uint256),uint256,uint256),address,(address,uint256),bytes)"
+BY_PERMIT = "settleWithPermit((uint256,uint256,bytes32,bytes32,uint8),((address,uint256),uint256,uint256),"
+EXACT_BY_PERMIT = BY_PERMIT + "address,(address,uint256),bytes)"
+UPTO_BY_PERMIT = BY_PERMIT + "uint256,address,(address,address,uint256),bytes)"
+
+
+def test_an_approval_is_for_exactly_what_is_paid(chain: DevChain, payer: Wallet) -> None:
+    upto, _ = permit(chain, payer)
+    exact = [upto[0], payer.address, (SELLER, 0), upto[-1]]
+    approval = (50_001, int(time.time()) + 300, b"\1" * 32, b"\1" * 32, 27)
+    for proxy, function, call in (
+        (UPTO_PROXY_ADDRESS, UPTO_BY_PERMIT, upto),
+        (EXACT_PROXY_ADDRESS, EXACT_BY_PERMIT, exact),
+    ):
+        with pytest.raises(ContractReverted, match="Permit2612AmountMismatch"):
+            chain.send(chain.facilitator, proxy, encode_call(function, approval, *call))
+
+
+@pytest.mark.parametrize(
+    ("owner", "to", "valid_after", "amount", "reason"),
+    [
+        (SELLER, SELLER, int(time.time()) + 86_400, 1, "PaymentTooEarly"),
+        ("0x" + "00" * 20, SELLER, 0, 1, "InvalidOwner"),
+        (SELLER, "0x" + "00" * 20, 0, 1, "InvalidDestination"),
+        (SELLER, SELLER, 0, 0, "InvalidAmount"),
+        (SELLER, SELLER, 0, 1, "InvalidSignature"),
+    ],
+)
+def test_what_the_exact_proxy_refuses(
+    chain: DevChain, owner: str, to: str, valid_after: int, amount: int, reason: str
+) -> None:
+    terms = ((USDC_ADDRESS, amount), 1, int(time.time()) + 300)
+    call = encode_call(EXACT_SETTLE, terms, owner, (to, valid_after), bytes(65))
+    with pytest.raises(ContractReverted) as refusal:
+        chain.send(chain.facilitator, EXACT_PROXY_ADDRESS, call)
+    assert refusal.value.reason == reason

@@ -15,26 +15,24 @@ import sys
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 try:
-    import eth as _eth  # py-evm
+    from headgate.devnet.chain import CHAIN_ID, NETWORK, DevChain
+    from headgate.devnet.contracts import USDC_ADDRESS
+    from headgate.devnet.facilitator import PLAY_MONEY, EmbeddedFacilitator
+    from headgate.devnet.server import RunningFacilitator, running_facilitator, serve
+    from headgate.devnet.signer import ChainSigner
+    from headgate.devnet.wallets import Wallet
+    from headgate.devnet.web import create_app
 except ModuleNotFoundError as error:
+    if (error.name or "").split(".", maxsplit=1)[0] != "eth":
+        raise
     raise ModuleNotFoundError(
         "the embedded chain needs py-evm, which is not installed: pip install 'headgate[demo]'",
         name=error.name,
     ) from error
-
-from headgate.devnet.chain import CHAIN_ID, NETWORK, DevChain
-from headgate.devnet.contracts import USDC_ADDRESS
-from headgate.devnet.facilitator import PLAY_MONEY, EmbeddedFacilitator
-from headgate.devnet.server import RunningFacilitator, running_facilitator, serve
-from headgate.devnet.signer import ChainSigner
-from headgate.devnet.wallets import Wallet
-from headgate.devnet.web import create_app
-
-# py-evm raises the recursion limit for the whole process, a hundredfold: deep enough for nested JSON from a
-# stranger to overflow the C stack and kill the process. The contracts here call three deep; put it back.
-sys.setrecursionlimit(_RECURSION_LIMIT)
-
-del _eth, _RECURSION_LIMIT
+finally:
+    # py-evm raises the recursion limit of the whole process a hundredfold: enough for nested JSON from a
+    # stranger to overflow the C stack and kill it. The contracts here call three deep, so put it back.
+    sys.setrecursionlimit(_RECURSION_LIMIT)
 
 __all__ = [
     "CHAIN_ID",

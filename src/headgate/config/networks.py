@@ -56,7 +56,11 @@ def read_x402(section: Section, *, live: bool) -> tuple[X402Config | None, tuple
         _read_network(section, own.get(caip2), caip2, shared_pay_to, alone=len(ids) == 1, live=live)
         for caip2 in ids
     ]
-    for key in ("facilitator_headers", "rpc_url"):  # asked for, so known, also where no network was read
+    for key in (
+        "facilitator",
+        "facilitator_headers",
+        "rpc_url",
+    ):  # asked for, so known, also where no network was read
         section.raw(key)
     config = X402Config(
         networks=tuple(
@@ -103,7 +107,7 @@ def _read_network_ids(section: Section, *, live: bool) -> tuple[str, ...]:
         facilitator = section.raw("facilitator")
         if isinstance(facilitator, str) and facilitator in FACILITATORS:
             return (FACILITATORS[facilitator][1],)
-        if facilitator == EMBEDDED or (facilitator is None and not live):
+        if not live or facilitator == EMBEDDED:
             return (EMBEDDED_NETWORK,)
         section.problem(
             "network", "is missing", 'write network = "polygon", "base", "base-sepolia" or a list of them'

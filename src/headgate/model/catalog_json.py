@@ -1,4 +1,4 @@
-"""A catalog's canonical JSON: the form in which published versions are kept, compared and hashed.
+"""A catalog's canonical JSON: the form in which published versions are kept, compared and digested.
 
 Keys are sorted, routes too; money is a decimal string with six places; what has its default value is left
 out, so that a key added by a later Headgate changes no older digest. Version and effective time are no part
@@ -7,7 +7,6 @@ of it: they belong to a publication, not to what is sold.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -31,11 +30,6 @@ def catalog_to_json(catalog: Catalog) -> str:
         "free": _route_texts(catalog.free),
     }
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def catalog_digest(catalog: Catalog) -> bytes:
-    """SHA-256 of the canonical JSON."""
-    return hashlib.sha256(catalog_to_json(catalog).encode("utf-8", "surrogatepass")).digest()
 
 
 def catalog_from_json(text: str, *, version: int = 0, effective_us: int = 0) -> Catalog:
@@ -97,7 +91,7 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def _read(kind: type[Action] | type[Plan], entry: dict[str, Any]) -> dict[str, Any]:
+def _read(kind: type[Action | Plan], entry: dict[str, Any]) -> dict[str, Any]:
     """Constructor arguments from JSON."""
     by_key = {_key(one): one.name for one in fields(kind)}
     unknown = sorted(entry.keys() - by_key.keys())

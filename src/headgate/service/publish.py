@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from headgate.model.calendar import format_us
 from headgate.model.catalog import Catalog
 from headgate.model.catalog_diff import CatalogChange, diff_catalogs, repriced_actions
-from headgate.model.catalog_json import catalog_digest
 from headgate.model.errors import InputError, NotFound
 from headgate.model.public_ids import SUBSCRIPTION, write_id
 from headgate.model.subscription import contract_end_us, latest_terms
-from headgate.store.registry import Publication, Registry, RegistryReader
+from headgate.store.registry import Publication, Registry, RegistryReader, catalog_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ out of date.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 from headgate.model.booking import new_counter
 from headgate.model.catalog import Catalog
-from headgate.model.catalog_json import catalog_digest, catalog_from_json, catalog_to_json
+from headgate.model.catalog_json import catalog_from_json, catalog_to_json
 from headgate.model.customer import Customer, Seat
 from headgate.model.errors import NotFound
 from headgate.model.hold import Counter, pending_micros
@@ -392,6 +393,11 @@ class Registry(RegistryReader):
 
 class _DryRun(Exception):
     """Leaves a transaction without committing it."""
+
+
+def catalog_digest(catalog: Catalog) -> bytes:
+    """SHA-256 of a catalog's canonical JSON: equal exactly where nothing that matters differs."""
+    return hashlib.sha256(catalog_to_json(catalog).encode("utf-8", "surrogatepass")).digest()
 
 
 def make_terms(catalog: Catalog, plan: str, seats: int, negotiated: Negotiated, from_us: int) -> Terms:

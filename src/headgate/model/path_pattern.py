@@ -56,7 +56,7 @@ class PathPattern:
 
     @cached_property
     def regex(self) -> str:
-        """A regular expression without groups that the whole path has to match."""
+        """A regular expression that the whole path has to match."""
         return self._spelled(re.escape, r"[^/]+", r".*")
 
     @cached_property

@@ -40,16 +40,32 @@ FREE = None
 """The target of a route declared free, where others have an action."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Patterns:
-    """One method's patterns as one expression; the group that matched tells which."""
+    """One method's patterns, found by the text before their first wildcard; the narrowest that fits wins."""
 
-    expression: re.Pattern[str]
-    matches: tuple[Match, ...]
+    def __init__(self, listed: list[tuple[PathPattern, Match]]) -> None:
+        self._depth = 0
+        self._below: dict[str, list[tuple[int, re.Pattern[str], Match]]] = {}
+        for rank, (pattern, match) in enumerate(sorted(listed, key=lambda entry: entry[0].specificity)):
+            prefix = pattern.literal[: pattern.literal.rindex("/") + 1]
+            self._depth = max(self._depth, prefix.count("/"))
+            entry = (rank, re.compile(pattern.regex, re.DOTALL), match)
+            self._below.setdefault(prefix, []).append(entry)
 
     def find(self, path: str) -> Match | None:
-        found = self.expression.fullmatch(path)
-        return None if found is None or found.lastindex is None else self.matches[found.lastindex - 1]
+        """The match of a path read one way."""
+        best, found, end = -1, None, 0
+        for _ in range(self._depth):
+            end = path.find("/", end) + 1
+            if not end:
+                break
+            for rank, expression, match in self._below.get(path[:end], ()):
+                if found is not None and rank > best:
+                    break
+                if expression.fullmatch(path):
+                    best, found = rank, match
+                    break
+        return found
 
 
 class RouteTable:
@@ -72,11 +88,7 @@ class RouteTable:
             else:
                 wild.setdefault(route.method, []).append((pattern, match))
         for method, listed in wild.items():
-            listed.sort(key=lambda entry: entry[0].specificity)
-            expression = "|".join(f"({pattern.regex})" for pattern, _ in listed)
-            self._patterns[method] = _Patterns(
-                re.compile(expression, re.DOTALL), tuple(match for _, match in listed)
-            )
+            self._patterns[method] = _Patterns(listed)
         self._index(static)
 
     def _index(self, static: dict[tuple[str, str], Match]) -> None:

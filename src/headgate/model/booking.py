@@ -83,9 +83,24 @@ class PaidUse(NamedTuple):
     payment: bytes
 
 
+class Reverse(NamedTuple):
+    """Take a booked row back with one that names it. Done once per row, however often it is asked."""
+
+    event: Event
+    reason: str
+    network: int = 0
+
+
 def counter_key(standing: Standing, action: int) -> CounterKey:
     """The counter that a use of this action under this contract belongs to."""
     return CounterKey(standing.customer, standing.subscription, action, standing.period.start_us)
+
+
+def key_of(event: Event) -> CounterKey | None:
+    """The counter that a customer's row was booked on; None for a payment's row, which has none."""
+    if event.customer is None or event.period_start_us is None:
+        return None
+    return CounterKey(event.customer, event.subscription or 0, event.action, event.period_start_us)
 
 
 def new_counter(standing: Standing) -> Counter:
@@ -215,6 +230,34 @@ class Books:
         self._count(event, day, paid.network, paid.customer or 0, paid.payer, paid.charged_micros)
         return event
 
+    def reverse(self, reverse: Reverse) -> Event:
+        """Append the row that takes another back: the same facts, negative; its allowance is free again."""
+        gone = reverse.event
+        month, day, late_for = self._accounting(gone.occurred_us)
+        event = self._append(
+            (
+                *(Kind.REVERSAL.value, gone.channel, gone.action, gone.route, -gone.units, 0),
+                *(gone.unit_micros, gone.per, gone.prior, gone.catalog_version, -gone.list_micros),
+                *(-gone.charged_micros, gone.customer, gone.subscription, gone.seat, gone.api_key),
+                *(gone.period_start_us, gone.request_id, gone.occurred_us, self._now_us, month, late_for),
+                *(gone.rail, gone.payer, gone.authorized_micros, gone.tx, gone.payment),
+                *(gone.slot, gone.seq, reverse.reason),
+            )
+        )
+        key = key_of(gone)
+        if key is not None:
+            counter = self.counters[key]
+            cap_key = (key.customer, key.subscription, key.start_us)
+            cap = self.caps.get(cap_key)
+            after = counter._replace(used=counter.used - gone.units)
+            if cap is not None:
+                pending = pending_micros(after) - pending_micros(counter)
+                self.caps[cap_key] = Cap(cap.spent_micros - gone.charged_micros, cap.held_micros + pending)
+            self.counters[key] = after
+        settled = -gone.charged_micros if gone.tx is not None else 0
+        self._count(event, day, reverse.network, gone.customer or 0, gone.payer or b"", settled)
+        return event
+
     # --- parts ---------------------------------------------------------------------------------------------
 
     def _free_money(self, standing: Standing) -> int | None:
@@ -280,8 +323,11 @@ class Books:
         return event
 
     def _count(self, event: Event, day: int, network: int, customer: int, payer: bytes, settled: int) -> None:
-        """Add a usage row to the kept totals, by day and by party."""
-        amounts = (1, event.units, event.list_micros, event.charged_micros, 0, 0, settled)
+        """Add a row to the kept totals, by day and by party; a correction's money counts as adjusted."""
+        charged, adjusted = event.charged_micros, 0
+        if event.kind != Kind.USAGE:
+            charged, adjusted = 0, charged
+        amounts = (1, event.units, event.list_micros, charged, adjusted, 0, settled)
         by_day = (event.month, day, event.channel, event.action, network)
         by_party = (customer, payer, event.month, event.channel, event.action, network)
         for sums in (

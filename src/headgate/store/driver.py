@@ -55,12 +55,24 @@ class Driver(Protocol):
         """Like `rows_slow`, for the few statements that are composed (a report's grouping)."""
         ...
 
+    async def schema_version(self) -> int:
+        """The number of the newest migration that was applied; 0 for a new store."""
+        ...
+
+    async def migrate(self) -> list[str]:
+        """Apply what is missing, each migration in its own transaction; the names of those applied."""
+        ...
+
     async def lease_slot(self) -> int:
         """Take a free slot for this process, until it closes or dies."""
         ...
 
     def dead_slot(self, slot: int) -> AbstractContextManager[bool]:
         """Whether a slot has no living owner; if so, nobody else can take it inside the block."""
+        ...
+
+    def start(self) -> None:
+        """Begin the upkeep that a long-running process owes its store (checkpoints, heartbeats)."""
         ...
 
     async def close(self) -> None:

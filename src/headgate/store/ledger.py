@@ -9,11 +9,12 @@ its place in the chain, which the slot's fenced update checks (architecture: "Th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headgate.model.booking import Books, Hold, PaidUse, Release, Use, counter_key, new_counter
+from headgate.model.booking import Books, Hold, PaidUse, Release, Reverse, Use, counter_key, key_of, new_counter
 from headgate.model.calendar import AccountingCalendar
 from headgate.model.errors import (
     AllowanceExhausted,
@@ -112,7 +113,7 @@ class Ledger:
 
         Results: `Use` → Booked, `PaidUse` only inside `SettlePayment`; `Hold` → units (0: does not fit);
         `Release` → None; `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment` → bool;
-        `SettlePayment` → Event, or None where the payment had been settled before.
+        `SettlePayment`, `Reverse` → Event, or None where it had been done before.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -206,6 +207,8 @@ class Ledger:
         for operation in operations:
             if isinstance(operation, Use | Hold | Release):
                 wanted.setdefault(counter_key(operation.standing, operation.action), operation.standing)
+            elif isinstance(operation, Reverse) and (key := key_of(operation.event)) is not None:
+                await self._load_booked(tx, books, key)
         keys = sorted(wanted)
         for key, rows in zip(keys, await tx.each("counter_read", keys), strict=True):
             books.counters[key] = Counter._make(rows[0]) if rows else new_counter(wanted[key])
@@ -213,6 +216,13 @@ class Ledger:
         if capped:
             for cap_key, rows in zip(capped, await tx.each("cap_read", capped), strict=True):
                 books.caps[cap_key] = Cap._make(rows[0]) if rows else Cap(0, 0)
+
+    async def _load_booked(self, tx: Tx, books: Books, key: CounterKey) -> None:
+        """The counter and cap of a row that was booked before: both exist, unless there is no cap."""
+        books.counters[key] = Counter._make((await tx.rows("counter_read", key))[0])
+        cap_key = (key.customer, key.subscription, key.start_us)
+        for row in await tx.rows("cap_read", cap_key):
+            books.caps[cap_key] = Cap._make(row)
 
     async def _apply(self, tx: Tx, books: Books, operation: Operation, now_us: int) -> Any:
         match operation:
@@ -222,6 +232,8 @@ class Ledger:
                 return books.hold(operation)
             case Release():
                 return books.release(operation)
+            case Reverse():
+                return await self._reverse(tx, books, operation, now_us)
             case SettlePayment():
                 return await self._settle(tx, books, operation, now_us)
             case IntendPayment():
@@ -250,6 +262,15 @@ class Ledger:
         first = booked[0]
         await tx.run("claim_write", (customer, key_hash, digest, first.slot, first.seq, len(booked), now_us))
         return Booked(booked, repeated=False)
+
+    async def _reverse(self, tx: Tx, books: Books, reverse: Reverse, now_us: int) -> Event | None:
+        gone = reverse.event
+        once = hashlib.sha256(f"reversal|{gone.slot}|{gone.seq}".encode()).digest()
+        if await tx.rows("claim_read", (0, once)):
+            return None
+        event = books.reverse(reverse)
+        await tx.run("claim_write", (0, once, gone.row_hash, event.slot, event.seq, 1, now_us))
+        return event
 
     async def _events(self, tx: Tx, books: Books, slot: int, seq: int, events: int) -> tuple[Event, ...]:
         fresh = [event for event in books.events if event.slot == slot and seq <= event.seq < seq + events]

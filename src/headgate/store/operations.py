@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from headgate.model.booking import Hold, PaidUse, Release, Use
+from headgate.model.booking import Hold, PaidUse, Release, Reverse, Use
 from headgate.model.event import Event
 from headgate.model.payment import Claim, PaymentRow, State
 
@@ -73,4 +73,4 @@ class SettlePayment(NamedTuple):
     note: str | None = None
 
 
-Operation = Use | Hold | Release | ClaimPayment | IntendPayment | MovePayment | SettlePayment
+Operation = Use | Hold | Release | Reverse | ClaimPayment | IntendPayment | MovePayment | SettlePayment

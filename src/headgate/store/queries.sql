@@ -143,6 +143,10 @@ RETURNING id;
 -- Every action's short number.
 SELECT name, id FROM actions;
 
+-- name: action_read
+-- An action's short number.
+SELECT id FROM actions WHERE name = ?;
+
 -- name: action_create
 -- A new action's short number.
 INSERT INTO actions (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM actions RETURNING id;
@@ -150,6 +154,10 @@ INSERT INTO actions (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM actions R
 -- name: route_ids
 -- Every route's short number.
 SELECT name, id FROM routes;
+
+-- name: route_read
+-- A route's short number.
+SELECT id FROM routes WHERE name = ?;
 
 -- name: route_create
 -- A new route's short number.
@@ -234,3 +242,7 @@ SELECT value FROM meta WHERE name = ?;
 -- name: meta_create
 -- A fact that is fixed when the store is created.
 INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING;
+
+-- name: payment_steps_of
+-- A payment's history, oldest first.
+SELECT at_us, state, note FROM payment_steps WHERE payment = ? ORDER BY n;

@@ -212,7 +212,7 @@ class SqliteDriver:
 
     # --- checkpoints and the end ----------------------------------------------------------------------------
 
-    def start_checkpoints(self) -> None:
+    def start(self) -> None:
         """Move the write-ahead log into the database now and then, in a thread of its own."""
         if self._checkpointer is None:
             self._checkpointer = threading.Thread(

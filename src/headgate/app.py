@@ -1,0 +1,359 @@
+"""The only wiring: from a configuration to a running Headgate, for one process.
+
+gate = Headgate.from_file("headgate.toml")
+app.add_middleware(gate.middleware, identify=lambda request: request.state.customer_id)
+app.add_middleware(gate.optional_auth(ExistingAuth))   # last added runs first: auth, then Headgate
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from headgate.config import Config, NetworkConfig, load
+from headgate.model.admission import always_yes
+from headgate.model.booking import Use
+from headgate.model.calendar import AccountingCalendar
+from headgate.model.caller import Caller, Identity
+from headgate.model.catalog import Catalog
+from headgate.model.errors import ConfigError, ConfigProblem, InputError, UnknownAction
+from headgate.model.offer import NetworkOffer
+from headgate.model.routing import Match, RouteTable
+from headgate.service.admit import Desk
+from headgate.service.directory import Directory
+from headgate.service.ids import RequestIds
+from headgate.service.opening import Store, open_store
+from headgate.service.pay import Cashier
+from headgate.service.recover import Recovery
+from headgate.service.storefront import Storefront
+from headgate.store.driver import Driver
+from headgate.store.ledger import Ledger
+from headgate.store.operations import Booked
+from headgate.store.sqlite import SqliteDriver
+from headgate.web.auth import Authenticator
+from headgate.web.marks import mark, marked_routes
+from headgate.web.middleware import Identify, Middleware
+from headgate.web.optional_auth import optional_auth
+from headgate.web.pages import ReceiptPage
+from headgate.web.payer import RECEIPT_PATH, Payer
+from headgate.web.problems import App, Receive, Scope, Send
+from headgate.web.usage import usage
+from headgate.x402.facilitator import Facilitator, FacilitatorClient, GuardedFacilitator, InProcessFacilitator
+
+log = logging.getLogger("headgate")
+F = TypeVar("F", bound=Callable[..., Any])
+_FOLLOW_EVERY_S = 1.0
+
+
+def clock_us() -> int:
+    """The wall clock in UTC microseconds: the one place where it is read."""
+    return time.time_ns() // 1000
+
+
+def make_driver(config: Config) -> Driver:
+    """The driver for the configured store.
+
+    Raises:
+        ConfigError: a store of a kind that this version does not have.
+    """
+    kind, _, path = config.store.url.partition(":///")
+    if kind != "sqlite" or not path:
+        problem = ConfigProblem(
+            config.path,
+            "store.url",
+            f"{kind} stores are not part of this version",
+            'write "sqlite:///headgate.db"',
+        )
+        raise ConfigError((problem,))
+    return SqliteDriver(path)
+
+
+def make_facilitators(config: Config, now_us: Callable[[], int]) -> dict[str, Facilitator]:
+    """A guarded facilitator for each network; networks of one embedded facilitator share its chain."""
+    embedded: Any = None
+    made: dict[str, Facilitator] = {}
+    by_url: dict[tuple[str, tuple[tuple[str, str], ...]], Facilitator] = {}
+    for network in () if config.x402 is None else config.x402.networks:
+        if network.embedded:
+            if embedded is None:
+                from headgate.devnet import EmbeddedFacilitator  # needs the `demo` extra, which says so
+
+                embedded = GuardedFacilitator(InProcessFacilitator(EmbeddedFacilitator()), now_us)
+                log.warning("the embedded facilitator takes play money: nothing it settles is worth anything")
+            made[network.caip2] = embedded
+            continue
+        which = (network.facilitator_url, tuple(sorted(network.facilitator_headers.items())))
+        if which not in by_url:
+            client = FacilitatorClient(network.facilitator_url, headers=network.facilitator_headers)
+            by_url[which] = GuardedFacilitator(client, now_us)
+        made[network.caip2] = by_url[which]
+    return made
+
+
+class Headgate:
+    """One process's gate. Made from a configuration, opened with the application, closed with it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        now_us: Callable[[], int] = clock_us,
+        entropy: Callable[[int], bytes] = os.urandom,
+        facilitators: Mapping[str, Facilitator] | None = None,
+    ) -> None:
+        self.config = config
+        self.installed = False
+        self.usage_headers = config.usage_headers
+        self.credential_names = frozenset(name.encode() for name in config.auth.credentials)
+        realm = config.seller.name.replace('"', "").encode("ascii", "ignore").decode() or "api"
+        self.challenge_401 = f'Bearer realm="{realm}"'.encode()
+        self.desk: Desk = None  # type: ignore[assignment]  # set by open(), before any request is served
+        self.payer: Payer = None  # type: ignore[assignment]
+        self.store: Store | None = None
+        self.ledger: Ledger | None = None
+        self._now_us = now_us
+        self._entropy = entropy
+        self._given = facilitators
+        self._facilitators: Mapping[str, Facilitator] = {}
+        self._authenticator = Authenticator(config.auth)
+        self._storefront = Storefront(config.seller.public_url, _quote_ttl_us(config))
+        self._routes: RouteTable | None = None
+        self._selling = -1
+        self._marks: dict[str, list[Any]] = {}
+        self._app: Any = None
+        self._page: ReceiptPage | None = None
+        self._recovery: Recovery | None = None
+        self._opening = asyncio.Lock()
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def from_file(cls, path: str | None = None, **given: Any) -> Headgate:
+        """Read `headgate.toml` (or HEADGATE_CONFIG). Raises ConfigError with every problem found."""
+        return cls(load(path, os.environ), **given)
+
+    # --- in the application (contract §9) ------------------------------------------------------------------
+
+    def middleware(self, app: App, identify: Identify | None = None) -> Middleware:
+        """For `app.add_middleware(gate.middleware, identify=…)`, or as a plain wrapper around an ASGI app."""
+        return Middleware(app, self, identify)
+
+    def optional_auth(self, auth: Any) -> Any:
+        """The seller's auth middleware, made optional on priced routes for callers without credentials."""
+        return optional_auth(self, auth)
+
+    def action(self, name: str) -> Callable[[F], F]:
+        """Price the routes of a handler: `@gate.action("summaries.create")`. Hands the same function back."""
+        if name not in self.config.catalog.actions:
+            known = ", ".join(sorted(self.config.catalog.actions)) or "none"
+            raise UnknownAction(
+                f'{self.config.path} has no action {name!r} (it has: {known}); add [actions."{name}"]'
+            )
+        return lambda function: mark(function, name)
+
+    def caller(self, request: Request) -> Caller:
+        """For `Depends(gate.caller)`: who is served, through which channel."""
+        found = usage(request).caller
+        if found is None:
+            raise InputError(f"{request.url.path} is not a priced route, so there is no caller to tell about")
+        return found
+
+    async def record(
+        self,
+        customer: str,
+        action: str,
+        units: int,
+        *,
+        id: str,  # noqa: A002  the field's name in every billing API
+        occurred_us: int | None = None,
+        seat: str | None = None,
+    ) -> Booked:
+        """Book use that was no HTTP request. The same id with the same content gives the same rows again.
+
+        Raises:
+            UnknownAction, InputError: it cannot be booked as given.
+            IdConflict: the id was used with other content.
+            AllowanceExhausted: the plan has no room for it and allows nothing beyond.
+        """
+        await self.open()
+        assert self.ledger is not None
+        assert self.store is not None
+        if not isinstance(units, int) or isinstance(units, bool) or units < 0:
+            raise InputError(f"units must be a whole number of at least 0, not {units!r}")
+        if not id or len(id) > 255:
+            raise InputError("a record needs an id of 1 to 255 characters, the same on every retry")
+        now_us = self._now_us()
+        at_us = now_us if occurred_us is None else occurred_us
+        directory = self.desk.directory
+        await directory.refresh()
+        if action not in directory.catalog(now_us).actions:
+            raise UnknownAction(
+                f"the published catalog has no action {action!r}; `headgate catalog show` lists them"
+            )
+        number = await directory.customer(customer, now_us)
+        content = msgspec.json.encode([action, units, occurred_us, seat])
+        standing = await directory.standing(number, action, at_us)
+        use = Use(
+            standing=standing,
+            action=await self.store.names.action(action),
+            route=None,
+            units=units,
+            written_off=0,
+            held=0,
+            seat=None if seat is None else await directory.seat(number, seat),
+            api_key=None,
+            request_id=self.desk.ids.new(now_us),
+            occurred_us=at_us,
+            record=(hashlib.sha256(b"record|" + id.encode()).digest(), hashlib.sha256(content).digest()),
+            must_fit=not always_yes(standing),
+        )
+        booked: Booked = await self.ledger.submit(use)
+        return booked
+
+    # --- what the middleware needs -------------------------------------------------------------------------
+
+    async def ready_match(self, scope: Scope) -> Match | None:
+        """What a request asks for, from the published catalog; opens the store with the first request."""
+        if self._routes is None:
+            await self.open(scope.get("app"))
+            if self._routes is None:
+                return None
+        path: str = scope["path"]
+        root = scope.get("root_path", "")
+        if root and path.startswith(root):
+            return self._routes.match(scope.get("method", "GET"), path[len(root) :] or "/", None)
+        return self._routes.match(scope.get("method", "GET"), path, scope.get("raw_path"))
+
+    async def authenticate(self, request: Request) -> Identity | None:
+        """The identity that `[auth]` finds."""
+        return await self._authenticator.identify(request)
+
+    def page(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
+        """Headgate's own page at this path, if there is one."""
+        if self._page is not None and scope["type"] == "http" and scope["path"].startswith(RECEIPT_PATH):
+            return self._page
+        return None
+
+    # --- opening and closing -------------------------------------------------------------------------------
+
+    async def open(self, app: Any = None) -> None:
+        """Open the store, lease a slot, stock the shop, go on with what was left open."""
+        async with self._opening:
+            if self.store is not None:
+                return
+            self._app = self._app or app
+            config, now_us = self.config, self._now_us
+            driver = make_driver(config)
+            try:
+                store = await open_store(driver, config, now_us, self._entropy)
+                ledger = Ledger(driver, AccountingCalendar(config.seller.time_zone), now_us)
+                await ledger.open()
+                await self._wire(store, ledger)
+            except BaseException:
+                await driver.close()
+                raise
+            driver.start()
+            self.store, self.ledger = store, ledger
+            self._background = [asyncio.create_task(self._follow(), name="headgate-follow")]
+
+    async def _wire(self, store: Store, ledger: Ledger) -> None:
+        config, now_us = self.config, self._now_us
+        seller = config.seller
+        directory = Directory(
+            store.registry, mode=config.mode, zone=seller.time_zone, grace_us=seller.renewal_grace_us
+        )
+        ids = RequestIds(self._entropy)
+        self.desk = Desk(directory, ledger, store.names, now_us, ids, seller.no_subscription)
+        cashier = None
+        if config.x402 is not None:
+            self._facilitators = self._given or make_facilitators(config, now_us)
+            cashier = Cashier(
+                config.x402, ledger, store.names, self._facilitators, now_us, config.limits.kept_answer_us
+            )
+            self._recovery = Recovery(cashier, now_us)
+        receipt_key = hashlib.sha256(b"receipts|" + store.secret).digest()
+        self.payer = Payer(cashier, self._storefront, seller.public_url, config.limits, receipt_key, now_us)
+        self._page = ReceiptPage(self.payer, store.driver)
+        await directory.refresh()
+        self._sell(directory)
+        if self._recovery is not None:
+            await ledger.recover_dead()
+
+    def _sell(self, directory: Directory) -> None:
+        """Routes and offers of the catalog in force, if it is another than before."""
+        now_us = self._now_us()
+        catalog = directory.catalog(now_us)
+        if catalog.version == self._selling:
+            return
+        networks = () if self.config.x402 is None else tuple(_offered(self.config.x402.networks, self.config))
+        self._storefront.stock(directory.catalogs, networks, now_us)
+        self._routes = RouteTable(self._with_marks(catalog))
+        self._selling = catalog.version
+        log.info("selling catalog version %d", catalog.version)
+
+    def _with_marks(self, catalog: Catalog) -> Catalog:
+        """The catalog with the routes of marked handlers added to their actions."""
+        actions = dict(catalog.actions)
+        for name, route in marked_routes(self._app):
+            action = actions.get(name)
+            if action is not None and route not in action.routes:
+                actions[name] = replace(action, routes=(*action.routes, route))
+        return replace(catalog, actions=actions)
+
+    async def _follow(self) -> None:
+        """Follow the published catalog, resume payments, forget old answers; never ends by an error."""
+        beats = 0
+        while True:
+            try:
+                await self.desk.directory.refresh()
+                self._sell(self.desk.directory)
+                if self._recovery is not None and beats % 2 == 0:
+                    await self._recovery.run_once()
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("background work failed; it is tried again in a second")
+            beats += 1
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    async def close(self) -> None:
+        """Finish what is queued and let go of everything."""
+        async with self._opening:
+            for task in self._background:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+            self._background = []
+            if self.ledger is not None and self.store is not None:
+                await self.ledger.close()
+                await self.store.driver.close()
+            for facilitator in set(self._facilitators.values()):
+                await facilitator.close()
+            await self._authenticator.close()
+            self.store, self.ledger, self._routes, self._selling = None, None, None, -1
+
+    async def __aenter__(self) -> Headgate:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _quote_ttl_us(config: Config) -> int:
+    return 0 if config.x402 is None else config.x402.quote_ttl_us
+
+
+def _offered(networks: tuple[NetworkConfig, ...], config: Config) -> list[NetworkOffer]:
+    assert config.x402 is not None
+    timeout = config.x402.max_timeout_seconds
+    return [NetworkOffer(network.asset, network.pay_to, timeout) for network in networks]

@@ -1,0 +1,1 @@
+"""One verb per file: load what is needed, let the model decide, write what it decided."""

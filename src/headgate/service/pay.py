@@ -1,0 +1,358 @@
+"""Taking an x402 payment: match, check, claim, verify; then intend, settle and book (contract §4, steps 2–8).
+
+`Cashier.open` ends with a claimed and verified payment, or with the reason why not. `Cashier.finish` writes
+the intent and the answer, settles, and books the event with the settlement in one transaction. A process that
+dies in between leaves a row that `headgate.service.recover` goes on from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from headgate.config import X402Config
+from headgate.model.booking import PaidUse
+from headgate.model.catalog import Action
+from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.event import Event
+from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
+from headgate.model.payment import Claim, PaymentRow, State, payment_text
+from headgate.store.ledger import Ledger
+from headgate.store.names import Names
+from headgate.store.operations import (
+    Claimed,
+    ClaimPayment,
+    IntendPayment,
+    KeptAnswer,
+    MovePayment,
+    SettlePayment,
+)
+from headgate.x402 import check, wire
+from headgate.x402 import offer as offers
+from headgate.x402.facilitator import Facilitator, Refused, Settled, Unverified, Verified
+
+log = logging.getLogger("headgate.payments")
+RETRY_AFTER_S = 2
+
+
+class Why(Enum):
+    """Why a payment does not open the action now; the web layer has one status for each."""
+
+    REFUSED = "refused"  # 402 with the offer and `code`
+    RUNNING = "running"  # 409, Retry-After: the first request with it is still at work
+    ELSEWHERE = "elsewhere"  # 409 payment_bound_elsewhere
+    PENDING = "pending"  # 503 payment_pending: the outcome of its settlement is not known
+    UNREACHABLE = "unreachable"  # 503: the facilitator gives no usable answer; the payment stays usable
+    UNVERIFIED = "unverified"  # 502 settlement_unverified
+    ANSWERED = "answered"  # settled before: the kept answer
+
+
+class Declined(NamedTuple):
+    """A payment that does not open the action now; `code` is machine-readable, `row` is set once it is known."""
+
+    why: Why
+    code: str
+    row: PaymentRow | None = None
+
+
+@dataclass(slots=True)
+class OpenPayment:
+    """A payment that was claimed and verified for one request; its work may begin."""
+
+    id: bytes
+    signed: SignedPayment
+    offer: Offer
+    action: Action
+    rail: int
+    row: PaymentRow
+    facilitator: Facilitator
+    payload: wire.Json
+    steps: list[tuple[int, State, str | None]] = field(default_factory=list)
+
+
+class Receipt(NamedTuple):
+    """What a payer gets: the settlement in protocol terms. `tx` is empty where nothing was settled (use 0)."""
+
+    payment: bytes
+    transaction: str
+    network: str
+    payer: str
+    amount_micros: int
+
+    @property
+    def header(self) -> bytes:
+        """The `PAYMENT-RESPONSE` value."""
+        return wire.settlement_header(
+            transaction=self.transaction,
+            network=self.network,
+            payer=self.payer,
+            amount_micros=self.amount_micros,
+        )
+
+
+class Ask(NamedTuple):
+    """A request for a priced action that must be paid; ids as stored, `binding` names method and URL."""
+
+    action: Action
+    action_id: int
+    route_id: int | None
+    url: str
+    binding: bytes
+    request_id: bytes
+    occurred_us: int
+    customer: int | None
+    subscription: int | None
+    seat: int | None
+    api_key: int | None
+
+
+class Cashier:
+    """Takes payments for one process. Facilitators are by network."""
+
+    def __init__(
+        self,
+        settings: X402Config,
+        ledger: Ledger,
+        names: Names,
+        facilitators: Mapping[str, Facilitator],
+        now_us: Callable[[], int],
+        kept_answer_us: int,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.facilitators = facilitators
+        self.now_us = now_us
+        self.kept_answer_us = kept_answer_us
+        self.active: set[bytes] = set()
+        self._names = names
+
+    # --- before the work -----------------------------------------------------------------------------------
+
+    async def open(
+        self, ask: Ask, signed: SignedPayment, quotes: Quotes, priced: Callable[[Offer], Action]
+    ) -> OpenPayment | Declined:
+        """Steps 2 to 5: match, check locally, claim, verify. `priced` finds the action at an offer's version."""
+        now_us = self.now_us()
+        offer = quotes.match(signed.accepted, now_us)
+        if offer is None:
+            return Declined(Why.REFUSED, Reason.NO_MATCHING_OFFER)
+        reason = check.check_locally(
+            signed,
+            offer,
+            now_s=now_us // 1_000_000,
+            min_validity_s=self.settings.min_validity_s,
+            skew_s=self.settings.clock_skew_s,
+            blocked=self.settings.blocked_payers,
+        )
+        if reason is not None:
+            return await self._known_or(signed, ask, reason)
+        payment = await self._row(ask, signed, offer, priced(offer))
+        claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row))
+        if claimed.outcome is not Claim.FRESH:
+            return _declined(claimed.outcome, claimed.existing)
+        self.active.add(payment.id)
+        try:
+            return await self._verify(payment)
+        except BaseException:
+            await self.release(payment, State.CLAIMED, "verification was interrupted")
+            raise
+
+    async def _known_or(self, signed: SignedPayment, ask: Ask, reason: Reason) -> Declined:
+        """A payment that fails a local check may be one that was settled before, and expired since."""
+        rows = await self.ledger.driver.rows("payment_read", (signed.id,))
+        if rows:
+            row = PaymentRow._make(rows[0])
+            if row.state == State.SETTLED and reason in (Reason.EXPIRED, Reason.PERMIT2_EXPIRED):
+                answered = row.binding == ask.binding
+                return _declined(Claim.ANSWERED if answered else Claim.ELSEWHERE, row)
+        return Declined(Why.REFUSED, reason)
+
+    async def _row(self, ask: Ask, signed: SignedPayment, offer: Offer, action: Action) -> OpenPayment:
+        network, asset, payer, nonce = signed.key
+        rail = await self._names.rail(network, asset, offer.pay_to.lower(), offer.scheme)
+        row = PaymentRow(
+            *(network, asset, payer, nonce, signed.id, State.CLAIMED.value, 0, 0, rail),
+            *(ask.action_id, ask.route_id, ask.customer, ask.subscription, ask.seat, ask.api_key),
+            *(
+                ask.request_id,
+                ask.binding,
+                None,
+                offer.amount_micros,
+                0,
+                0,
+                action.price_micros,
+                action.per,
+                0,
+            ),
+            *(offer.catalog_version, signed.valid_before_s, ask.occurred_us, 0),
+            *(None, None, None, None, None, None),
+        )
+        payload = wire.facilitator_payload(signed, offer, url=ask.url, mime_type=action.mime_type)
+        return OpenPayment(signed.id, signed, offer, action, rail, row, self.facilitators[network], payload)
+
+    async def _verify(self, payment: OpenPayment) -> OpenPayment | Declined:
+        requirements = offers.requirements(payment.offer)
+        try:
+            verdict = await payment.facilitator.verify(payment.payload, requirements)
+        except (FacilitatorUnreachable, FacilitatorUncertain) as error:
+            log.warning("payment %s could not be verified: %s", payment_text(payment.id), error)
+            await self.release(payment, State.CLAIMED, "facilitator out of reach")
+            return Declined(Why.UNREACHABLE, "facilitator_unavailable")
+        if not isinstance(verdict, Verified):
+            await self.release(payment, State.CLAIMED, verdict.reason)
+            return Declined(Why.REFUSED, verdict.reason)
+        payment.steps.append((self.now_us(), State.VERIFIED, None))
+        return payment
+
+    async def release(self, payment: OpenPayment, since: State, note: str) -> None:
+        """Nothing was settled and nothing will be: the same payment may be used again."""
+        try:
+            await self.ledger.submit(MovePayment(payment.id, since, State.RELEASED, note))
+        finally:
+            self.active.discard(payment.id)
+
+    # --- after the work ------------------------------------------------------------------------------------
+
+    async def finish(
+        self,
+        payment: OpenPayment,
+        units: int,
+        written_off: int,
+        answer: KeptAnswer,
+        body_digest: bytes | None,
+    ) -> Receipt | Declined:
+        """Steps 7 and 8. Goes on to its end even where the request is cancelled meanwhile."""
+        task = asyncio.ensure_future(self._finish(payment, units, written_off, answer, body_digest))
+        return await asyncio.shield(task)
+
+    async def _finish(
+        self,
+        payment: OpenPayment,
+        units: int,
+        written_off: int,
+        answer: KeptAnswer,
+        body_digest: bytes | None,
+    ) -> Receipt | Declined:
+        try:
+            action = payment.action
+            charged = action.x402_micros(units)
+            requirements = offers.requirements(payment.offer, charged)
+            now_us = self.now_us()
+            intend = IntendPayment(
+                payment=payment.id,
+                state=State.SETTLING,
+                body_digest=body_digest,
+                charged_micros=charged,
+                units=units,
+                list_micros=charged,
+                authorization_json=wire.encode_json(payment.payload),
+                requirements_json=wire.encode_json(requirements),
+                answer=answer,
+                steps=(*payment.steps, (now_us, State.SERVED, None), (now_us, State.SETTLING, None)),
+            )
+            if not await self.ledger.submit(intend):
+                return Declined(Why.PENDING, "payment_pending")
+            row = payment.row._replace(
+                state=State.SETTLING.value, charged_micros=charged, units=units, list_micros=charged
+            )
+            return await self.settle(
+                row, payment.offer.scheme, payment.facilitator, payment.payload, requirements
+            )
+        finally:
+            self.active.discard(payment.id)
+
+    async def settle(
+        self,
+        row: PaymentRow,
+        scheme: str,
+        facilitator: Facilitator,
+        payload: wire.Json,
+        requirements: wire.Json,
+    ) -> Receipt | Declined:
+        """Ask the facilitator to settle what was intended, and write down what it says."""
+        since = State(row.state)
+        if row.charged_micros == 0:
+            return await self.book(row, None, "nothing was used: nothing is settled")
+        try:
+            outcome = await facilitator.settle(payload, requirements)
+        except (FacilitatorUnreachable, FacilitatorUncertain) as error:
+            log.warning("payment %s: outcome of settling unknown: %s", payment_text(row.id), error)
+            await self._unknown(row, since, "the facilitator's answer did not arrive")
+            return Declined(Why.PENDING, "payment_pending", row)
+        if isinstance(outcome, Settled):
+            return await self.book(row, bytes.fromhex(outcome.transaction.removeprefix("0x")), None)
+        if isinstance(outcome, Unverified):
+            log.error("payment %s: settlement not as agreed: %s", payment_text(row.id), outcome.what)
+            await self._unknown(row, since, f"settlement unverified: {outcome.what}")
+            return Declined(Why.UNVERIFIED, "settlement_unverified", row)
+        return await self._refused(row, since, outcome)
+
+    async def _refused(self, row: PaymentRow, since: State, refused: Refused) -> Declined:
+        log.warning("payment %s was refused at settlement: %s", payment_text(row.id), refused.reason)
+        await self.ledger.submit(MovePayment(row.id, since, State.FAILED, refused.reason))
+        return Declined(Why.REFUSED, refused.reason, row)
+
+    async def _unknown(self, row: PaymentRow, since: State, note: str) -> None:
+        if since is not State.UNKNOWN:
+            await self.ledger.submit(MovePayment(row.id, since, State.UNKNOWN, note))
+
+    async def book(self, row: PaymentRow, tx: bytes | None, note: str | None) -> Receipt:
+        """Payment settled and event booked, together."""
+        use = PaidUse(
+            action=row.action,
+            route=row.route,
+            units=row.units,
+            written_off=0,
+            unit_micros=row.unit_micros,
+            per=row.per,
+            catalog_version=row.catalog_version,
+            list_micros=row.list_micros,
+            charged_micros=row.charged_micros,
+            customer=row.customer,
+            subscription=row.subscription,
+            seat=row.seat,
+            api_key=row.api_key,
+            request_id=row.request_id,
+            occurred_us=row.occurred_us,
+            rail=row.rail,
+            network=check.chain_id(row.network),
+            payer=row.payer,
+            authorized_micros=row.authorized_micros,
+            tx=tx,
+            payment=row.id,
+        )
+        keep_us = self.now_us() + self.kept_answer_us
+        event: Event | None = await self.ledger.submit(SettlePayment(use, keep_us, note))
+        if event is None:
+            log.info("payment %s had been booked before", payment_text(row.id))
+        return receipt_of(row._replace(tx=tx))
+
+
+def receipt_of(row: PaymentRow) -> Receipt:
+    """The receipt of a settled payment."""
+    return Receipt(
+        row.id,
+        "" if row.tx is None else "0x" + row.tx.hex(),
+        row.network,
+        "0x" + row.payer.hex(),
+        row.charged_micros,
+    )
+
+
+def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:
+    match outcome:
+        case Claim.RUNNING:
+            return Declined(Why.RUNNING, "payment_in_progress", row)
+        case Claim.PENDING:
+            return Declined(Why.PENDING, "payment_pending", row)
+        case Claim.ANSWERED:
+            return Declined(Why.ANSWERED, "payment_settled", row)
+        case Claim.ELSEWHERE:
+            return Declined(Why.ELSEWHERE, "payment_bound_elsewhere", row)
+        case _:
+            reason = row.reason if row is not None and row.reason else "settlement_failed"
+            return Declined(Why.REFUSED, reason, row)

@@ -1,0 +1,1 @@
+"""HTTP: the ASGI middleware and what it answers itself. Thin: decisions are the model's, work the services'."""

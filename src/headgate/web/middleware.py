@@ -1,0 +1,238 @@
+"""The ASGI middleware: every request passes `__call__`; what is priced goes one way through the house.
+
+    match the route → identify → admit → the application → capture, or payment around it → answer
+
+It stands inside the seller's auth (contract §9) and never touches what is not priced: those requests reach
+the application with the server's own `receive` and `send`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+from headgate.model.admission import Decision
+from headgate.model.calendar import format_us
+from headgate.model.caller import Caller, Identity
+from headgate.model.errors import HeadgateError, InputError, StoreError
+from headgate.model.event import request_id_text
+from headgate.model.routing import Match
+from headgate.service.admit import Admitted, Desk, Presented
+from headgate.web.answer import STORE_DOWN, CustomerAnswer
+from headgate.web.credentials import Credentials, read_credentials
+from headgate.web.payer import Payer
+from headgate.web.problems import App, Message, Receive, Reply, Scope, Send, problem
+from headgate.web.receiver import Receiver
+from headgate.web.usage import SCOPE_KEY, Usage
+
+log = logging.getLogger("headgate.web")
+Identify = Callable[[Request], Any]
+
+AMBIGUOUS_PATH = problem(
+    400,
+    "ambiguous_path",
+    "This spelling of the path can be read in more than one way; send it in plain form.",
+)
+
+
+class Gate(Protocol):
+    """What the middleware needs of the running Headgate (`headgate.app.Headgate`)."""
+
+    desk: Desk
+    payer: Payer
+    credential_names: frozenset[bytes]
+    usage_headers: bool
+    challenge_401: bytes
+
+    installed: bool
+
+    async def ready_match(self, scope: Scope) -> Match | None:
+        """`match`, after opening the store if that is still to do."""
+        ...
+
+    async def open(self, app: Any = None) -> None:
+        """Open the store and start the background work; done once, however often it is asked."""
+        ...
+
+    async def close(self) -> None:
+        """The opposite."""
+        ...
+
+    async def authenticate(self, request: Request) -> Identity | None:
+        """The seller's token or auth endpoint, where the configuration names one."""
+        ...
+
+    def page(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
+        """Headgate's own pages (receipts)."""
+        ...
+
+
+class Middleware:
+    """`app.add_middleware(gate.middleware, identify=…)`."""
+
+    def __init__(self, app: App, gate: Gate, identify: Identify | None = None) -> None:
+        self.app = app
+        self.gate = gate
+        self.identify = identify
+        gate.installed = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        if kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        gate = self.gate
+        try:
+            match = await gate.ready_match(scope)
+        except HeadgateError as error:
+            log.error("the store could not be opened: %s", error)
+            await STORE_DOWN.send(send)
+            return
+        if match is None or (match.action is None and not match.ambiguous):
+            page = gate.page(scope)
+            await (page or self.app)(scope, receive, send)
+        elif kind == "websocket":
+            log.info("a WebSocket upgrade on the priced route %s was refused", match.route)
+            await send({"type": "websocket.close", "code": 1008, "reason": "this route is sold per request"})
+        elif match.ambiguous:
+            await AMBIGUOUS_PATH.send(send, head=scope["method"] == "HEAD")
+        else:
+            await self._priced(match, scope, receive, send)
+
+    # --- a priced request ------------------------------------------------------------------------------------
+
+    async def _priced(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
+        gate = self.gate
+        action = match.action
+        assert action is not None
+        credentials = read_credentials(scope["headers"], gate.credential_names)
+        try:
+            await gate.desk.directory.refresh()
+            identity = (
+                None if credentials.key is not None else await self._identity(scope, receive, credentials)
+            )
+            presented = Presented(credentials.key, identity, credentials.present)
+            admitted = await gate.desk.admit(action, str(match.route), presented)
+        except StoreError as error:
+            log.error("a request could not be admitted: %s", error)
+            await STORE_DOWN.send(send, head=scope["method"] == "HEAD")
+            return
+        except InputError as error:
+            log.error("`identify` returned something that cannot be a customer: %s", error)
+            await self._unauthorized().send(send, head=scope["method"] == "HEAD")
+            return
+        decision = admitted.decision
+        if decision is Decision.COUNT or decision is Decision.HELD:
+            await self._customer(admitted, scope, receive, send)
+        elif decision is Decision.PAY and gate.payer.sells(action):
+            await gate.payer.serve(self.app, admitted, credentials, scope, receive, send)
+        elif decision is Decision.FREE:
+            scope[SCOPE_KEY] = Usage(action, self._caller(admitted, "free"))
+            await self.app(scope, receive, send)
+        else:
+            await self._refuse(admitted).send(send, head=scope["method"] == "HEAD")
+
+    async def _identity(self, scope: Scope, receive: Receive, credentials: Credentials) -> Identity | None:
+        """Ask the seller's auth who this is: `identify`, else what `[auth]` in the configuration names."""
+        request = Request(scope, receive)
+        if self.identify is not None:
+            try:
+                found = self.identify(request)
+                if inspect.isawaitable(found):
+                    found = await found
+            except AttributeError:
+                # Auth left nothing on the request: nobody was let in as a customer (optional_auth), or auth
+                # never ran. With credentials present the answer stays 401, so nothing opens by this.
+                if credentials.present:
+                    log.exception(
+                        "`identify` failed on a request with credentials; does auth run before Headgate?"
+                    )
+                return None
+            return Identity(found) if isinstance(found, str) else found
+        return await self.gate.authenticate(request)
+
+    async def _customer(self, admitted: Admitted, scope: Scope, receive: Receive, send: Send) -> None:
+        gate = self.gate
+        usage = Usage(admitted.action, self._caller(admitted, "seat"), admitted.held or None)
+        scope[SCOPE_KEY] = usage
+        receiver = Receiver(receive)
+        answer = CustomerAnswer(send, gate.desk, admitted, usage, receiver, with_limits=gate.usage_headers)
+        try:
+            await self.app(scope, receiver, answer.send)
+        except BaseException:
+            await answer.fail()
+            raise
+        await answer.finish()
+
+    @staticmethod
+    def _caller(admitted: Admitted, channel: str) -> Caller:
+        request_id = request_id_text(admitted.request_id)
+        return Caller(channel, admitted.customer_ref, admitted.seat_ref, None, request_id, request_id)
+
+    # --- refusals ----------------------------------------------------------------------------------------------
+
+    def _refuse(self, admitted: Admitted) -> Reply:
+        decision = admitted.decision
+        if decision is Decision.UNAUTHORIZED or admitted.customer is None:
+            return self._unauthorized()
+        if decision is Decision.NO_CONTRACT or admitted.standing is None:
+            return problem(
+                403, "no_subscription", "This account has no subscription that includes this action."
+            )
+        if decision is Decision.PAY:
+            return problem(
+                403, "subscription_ended", "There is no running subscription to charge this action to."
+            )
+        return problem(
+            429,
+            "allowance_exhausted",
+            "The allowance of this billing period is used up; it starts anew at `resets_at`.",
+            resets_at=format_us(admitted.standing.period.end_us),
+        )
+
+    def _unauthorized(self) -> Reply:
+        return problem(
+            401,
+            "invalid_credentials",
+            "The credentials are missing, unknown, revoked or expired. Send a valid key, or no credentials at all "
+            "where the action can be paid for.",
+            headers=((b"www-authenticate", self.gate.challenge_401),),
+        )
+
+    # --- lifespan ------------------------------------------------------------------------------------------------
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open before the application starts, close after it ends; a wrong set-up refuses to start."""
+        refused = False
+
+        async def starting() -> Message:
+            nonlocal refused
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.gate.open(scope.get("app"))
+                except HeadgateError as error:
+                    refused = True
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    raise
+            return message
+
+        async def ending(message: Message) -> None:
+            if refused:
+                return
+            if message["type"].startswith("lifespan.shutdown"):
+                await self.gate.close()
+            await send(message)
+
+        try:
+            await self.app(scope, starting, ending)
+        except HeadgateError:
+            if not refused:
+                raise

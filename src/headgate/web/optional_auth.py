@@ -1,0 +1,59 @@
+"""Letting an agent without credentials past the seller's auth, on priced routes only.
+
+Every other request meets the auth as before. Nothing is let past unless Headgate stands inside: middleware is
+built from the inside out, so an `OptionalAuth` that is built before Headgate's middleware is in the wrong
+place, and refuses to start (failure case 54).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headgate.model.errors import ConfigError, ConfigProblem
+from headgate.web.credentials import read_credentials
+from headgate.web.middleware import Gate
+from headgate.web.problems import App, Receive, Scope, Send
+
+FIX = (
+    "add Headgate first and the auth after it (the last one added runs first): "
+    "app.add_middleware(gate.middleware, …); app.add_middleware(gate.optional_auth(YourAuth))"
+)
+
+
+class OptionalAuth:
+    """The seller's auth, and the way past it."""
+
+    def __init__(self, app: App, auth: App, gate: Gate) -> None:
+        if not gate.installed:
+            raise ConfigError(
+                (
+                    ConfigProblem(
+                        "application",
+                        "middleware",
+                        "the auth runs inside Headgate, which so never sees who calls",
+                        FIX,
+                    ),
+                )
+            )
+        self.app = app
+        self.auth = auth
+        self.gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.app if await self._may_pass(scope) else self.auth)(scope, receive, send)
+
+    async def _may_pass(self, scope: Scope) -> bool:
+        if scope["type"] != "http" or read_credentials(scope["headers"], self.gate.credential_names).present:
+            return False
+        match = await self.gate.ready_match(scope)
+        return match is not None and (match.action is not None or match.ambiguous)
+
+
+def optional_auth(gate: Gate, auth: Any) -> Any:
+    """What `gate.optional_auth(ExistingAuth)` returns: takes the place of the class in `add_middleware`."""
+
+    def build(app: App, *args: Any, **kwargs: Any) -> OptionalAuth:
+        return OptionalAuth(app, auth(app, *args, **kwargs), gate)
+
+    build.__name__ = getattr(auth, "__name__", "auth")
+    return build

@@ -1,0 +1,123 @@
+"""A paid answer: kept back whole until its payment has settled, in memory and then on disk.
+
+An answer that left cannot be taken back, so nothing of it leaves before the transfer is proven and booked
+(contract §4, steps 6 to 9). The application's messages go out as they came, with the receipt added.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import IO
+
+import msgspec
+
+from headgate.service.pay import Receipt
+from headgate.store.operations import KeptAnswer
+from headgate.web.problems import EXPOSED, Headers, Message, Send
+
+IN_MEMORY_BYTES = 1024 * 1024
+_RECEIPT = b"headgate-receipt"
+_OWN = frozenset({b"payment-response", b"payment-required", _RECEIPT})
+
+
+class PaidAnswer:
+    """Stands in for the server's `send` and gathers the answer of one paid request."""
+
+    __slots__ = ("_file", "_kept_bytes", "_others", "size", "start")
+
+    def __init__(self, kept_bytes: int) -> None:
+        self.start: Message | None = None
+        self.size = 0
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
+        self._others: list[Message] = []
+        self._kept_bytes = kept_bytes
+
+    async def send(self, message: Message) -> None:
+        """Take one message of the application."""
+        if message["type"] == "http.response.start":
+            self.start = message
+        elif message["type"] == "http.response.body":
+            body = message.get("body", b"")
+            self.size += len(body)
+            self._file.write(body)
+        else:
+            self._others.append(message)  # a file to be sent, trailers
+
+    @property
+    def status(self) -> int:
+        """The application's status; 500 if it never answered."""
+        return 500 if self.start is None else int(self.start["status"])
+
+    def body(self) -> bytes:
+        """The whole body (of an answer small enough to be kept or measured)."""
+        self._file.seek(0)
+        return self._file.read()
+
+    def kept(self, until_us: int) -> KeptAnswer:
+        """What is kept for the payer: headers without connection matters, and the body unless it is too large."""
+        assert self.start is not None
+        complete = self.size <= self._kept_bytes and not self._others
+        return KeptAnswer(
+            self.status,
+            encode_headers(self.start.get("headers", ())),
+            self.body() if complete else None,
+            until_us,
+        )
+
+    async def release(self, send: Send, added: Headers = ()) -> None:
+        """Let the answer out."""
+        if self.start is None:
+            return
+        if added:
+            self.start["headers"] = with_receipt(self.start.get("headers", ()), added)
+        await send(self.start)
+        self._file.seek(0)
+        ends_with_body = not any(message["type"].endswith("send") for message in self._others)
+        left = self.size
+        while left > 0:
+            chunk = self._file.read(IN_MEMORY_BYTES)
+            left -= len(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
+        if self.size == 0 and ends_with_body:
+            await send({"type": "http.response.body", "body": b""})
+        for message in self._others:
+            await send(message)
+
+    def close(self) -> None:
+        """Give the spooled body's memory or file back."""
+        self._file.close()
+
+
+def receipt_headers(receipt: Receipt, url: str) -> Headers:
+    """What a payer gets with the answer."""
+    return ((b"PAYMENT-RESPONSE", receipt.header), (b"Headgate-Receipt", url.encode()), EXPOSED)
+
+
+def with_receipt(headers: Iterable[Sequence[bytes]], added: Headers) -> list[tuple[bytes, bytes]]:
+    """An application's headers for a paid answer: never public in a cache, and with the receipt.
+
+    Repeated headers stay repeated. The application's own private caching policy stays; anything that a shared
+    cache could keep becomes `private, no-store` (failure case 26).
+    """
+    kept = [(bytes(name), bytes(value)) for name, value in headers if name.lower() not in _OWN]
+    policies = [value for name, value in kept if name.lower() == b"cache-control"]
+    if not policies or not all(_is_private(policy) for policy in policies):
+        kept = [pair for pair in kept if pair[0].lower() != b"cache-control"]
+        kept.append((b"cache-control", b"private, no-store"))
+    return [*kept, *added]
+
+
+def _is_private(policy: bytes) -> bool:
+    words = {word.strip().partition(b"=")[0] for word in policy.lower().split(b",")}
+    return not words & {b"public", b"s-maxage"} and bool(words & {b"private", b"no-store"})
+
+
+def encode_headers(headers: Iterable[Sequence[bytes]]) -> bytes:
+    """Headers as they are kept."""
+    return msgspec.msgpack.encode([(bytes(name), bytes(value)) for name, value in headers])
+
+
+def decode_headers(kept: bytes) -> list[tuple[bytes, bytes]]:
+    """Kept headers."""
+    return msgspec.msgpack.decode(kept, type=list[tuple[bytes, bytes]])

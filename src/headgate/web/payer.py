@@ -1,0 +1,321 @@
+"""Serving whoever must pay: the 402 with its offer, or the payment around the application's work.
+
+`Cashier` and `Storefront` decide and act; here their outcomes become HTTP (contract §4, both tables).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable
+
+from headgate.config import Limits
+from headgate.model.caller import Caller
+from headgate.model.catalog import Action
+from headgate.model.errors import PaymentError, StoreError
+from headgate.model.event import request_id_text
+from headgate.model.offer import Reason
+from headgate.model.payment import PaymentRow, State, binding_digest, payment_text
+from headgate.service.admit import Admitted
+from headgate.service.pay import RETRY_AFTER_S, Ask, Cashier, Declined, OpenPayment, Receipt, Why, receipt_of
+from headgate.service.storefront import Storefront
+from headgate.web.answer import STORE_DOWN, measured_units
+from headgate.web.credentials import Credentials
+from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
+from headgate.web.problems import EXPOSED, NO_STORE, App, Receive, Reply, Scope, Send, problem, retry_after
+from headgate.web.receiver import BodyTooLarge, Receiver
+from headgate.web.usage import SCOPE_KEY, Usage
+from headgate.x402 import wire
+
+log = logging.getLogger("headgate.web")
+
+RECEIPT_PATH = "/.well-known/headgate/receipts/"
+_FACILITATOR_DOWN = problem(
+    503,
+    "facilitator_unavailable",
+    "The payment could not be checked just now and was not used. Send the same payment again.",
+    headers=(retry_after(RETRY_AFTER_S),),
+)
+_RUNNING = problem(
+    409,
+    "payment_in_progress",
+    "The first request with this payment is still at work. Ask again with the same payment.",
+    headers=(retry_after(RETRY_AFTER_S),),
+)
+_PENDING = problem(
+    503,
+    "payment_pending",
+    "The outcome of this payment is not known yet. Send the same payment again; do not sign another one.",
+    headers=(retry_after(RETRY_AFTER_S),),
+)
+_ELSEWHERE = problem(
+    409, "payment_bound_elsewhere", "This payment was made for another request; sign a new one for this."
+)
+_UNVERIFIED = problem(
+    502,
+    "settlement_unverified",
+    "The settlement could not be confirmed. Send the same payment again later; do not sign another one.",
+    headers=(retry_after(RETRY_AFTER_S),),
+)
+
+
+class Payer:
+    """Serves payers for one process; without a cashier (no `[x402]`) nothing is sold to them."""
+
+    def __init__(
+        self,
+        cashier: Cashier | None,
+        storefront: Storefront,
+        public_url: str,
+        limits: Limits,
+        receipt_key: bytes,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._cashier = cashier
+        self._storefront = storefront
+        self._public_url = public_url.rstrip("/")
+        self._limits = limits
+        self._receipt_key = receipt_key
+        self._now_us = now_us
+
+    def sells(self, action: Action) -> bool:
+        """Whether this action can be paid for now."""
+        return self._cashier is not None and self._storefront.sells(action.name)
+
+    async def serve(
+        self,
+        app: App,
+        admitted: Admitted,
+        credentials: Credentials,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request for an action that must be paid."""
+        head = scope["method"] == "HEAD"
+        cashier = self._cashier
+        assert cashier is not None
+        if not credentials.payments and not credentials.payments_v1:
+            await self._challenge(admitted.action, scope["path"], Reason.PAYMENT_REQUIRED).send(
+                send, head=head
+            )
+            return
+        try:
+            signed = wire.read_headers(credentials.payments, credentials.payments_v1)
+        except PaymentError as error:
+            await problem(400, error.code, str(error)).send(send, head=head)
+            return
+        assert signed is not None
+        ask = self._ask(admitted, scope)
+        try:
+            opened = await cashier.open(
+                ask, signed, self._storefront.quotes(admitted.action.name), self._storefront.priced
+            )
+        except StoreError as error:
+            log.error("a payment could not be claimed: %s", error)
+            await STORE_DOWN.send(send, head=head)
+            return
+        if isinstance(opened, OpenPayment):
+            await self._work(app, cashier, opened, admitted, scope, receive, send)
+        else:
+            await self._declined(opened, admitted.action, scope, receive, send)
+
+    def _ask(self, admitted: Admitted, scope: Scope) -> Ask:
+        target = scope.get("raw_path") or scope["path"].encode()
+        query = scope.get("query_string", b"")
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        standing = admitted.standing
+        return Ask(
+            action=admitted.action,
+            action_id=admitted.action_id,
+            route_id=admitted.route_id,
+            url=self._public_url + scope["path"],
+            binding=binding_digest(method, target + b"?" + query if query else target),
+            request_id=admitted.request_id,
+            occurred_us=admitted.occurred_us,
+            customer=admitted.customer,
+            subscription=None if standing is None else standing.subscription or None,
+            seat=admitted.seat,
+            api_key=admitted.api_key,
+        )
+
+    # --- the work and its answer ------------------------------------------------------------------------------
+
+    async def _work(
+        self,
+        app: App,
+        cashier: Cashier,
+        opened: OpenPayment,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        action = opened.action
+        usage = Usage(action, _caller(admitted, opened), action.max_units)
+        scope[SCOPE_KEY] = usage
+        receiver = Receiver(receive)
+        receiver.watch_body(self._limits.max_body_bytes)
+        answer = PaidAnswer(self._limits.kept_answer_bytes)
+        since = State.CLAIMED
+        settling = False
+        try:
+            try:
+                await app(scope, receiver, answer.send)
+            except BodyTooLarge:
+                log.info("a payer's body was larger than limits.max_body_bytes")
+            units = await self._billable(answer, action, usage, receiver)
+            if units is None:
+                await cashier.release(opened, since, _why_released(answer, usage))
+                await self._unpaid(answer, receiver, send)
+                return
+            billed = units if action.max_units is None else min(units, action.max_units)
+            settling = True
+            outcome = await cashier.finish(
+                opened,
+                billed,
+                units - billed,
+                answer.kept(self._now_us() + cashier.kept_answer_us),
+                receiver.body_digest,
+            )
+            if isinstance(outcome, Receipt):
+                await answer.release(send, receipt_headers(outcome, self.receipt_url(opened.id)))
+            else:
+                await self._declined(outcome, admitted.action, scope, receive, send)
+        except StoreError as error:
+            log.error("a paid answer is withheld: %s", error)
+            await (_PENDING if settling else STORE_DOWN).send(send)
+        except BaseException:
+            if not settling:
+                await cashier.release(opened, since, "the application failed")
+            raise
+        finally:
+            answer.close()
+
+    async def _billable(
+        self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
+    ) -> int | None:
+        """The units to settle, or None where nothing is charged."""
+        if answer.start is None:
+            return None
+        small = answer.size <= 16 * 1024 * 1024
+        messages = [{"body": answer.body()}] if action.variable and small else []
+        units = measured_units(action, usage, answer.start, messages)
+        if not action.bills(answer.status) or usage.voided is not None or units is None:
+            return None
+        return None if await receiver.client_gone() else units
+
+    async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
+        """The application's own answer, which nothing is charged for."""
+        if answer.start is None and receiver.too_large:
+            limit = self._limits.max_body_bytes
+            await problem(413, "body_too_large", f"The body may have at most {limit} bytes.").send(send)
+        else:
+            await answer.release(send)
+
+    # --- refusals and repeats ---------------------------------------------------------------------------------
+
+    def _challenge(self, action: Action, path: str, reason: str) -> Reply:
+        challenge = self._storefront.challenge(action.name, path, reason)
+        return Reply(
+            402,
+            (
+                (b"content-type", b"application/json"),
+                (b"PAYMENT-REQUIRED", challenge.header_value),
+                NO_STORE,
+                EXPOSED,
+            ),
+            challenge.body,
+        )
+
+    async def _declined(
+        self, declined: Declined, action: Action, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        head = scope["method"] == "HEAD"
+        match declined.why:
+            case Why.REFUSED:
+                reply = self._challenge(action, scope["path"], declined.code)
+            case Why.RUNNING:
+                reply = _RUNNING
+            case Why.ELSEWHERE:
+                reply = _ELSEWHERE
+            case Why.PENDING:
+                reply = _PENDING
+            case Why.UNREACHABLE:
+                reply = _FACILITATOR_DOWN
+            case Why.UNVERIFIED:
+                reply = _UNVERIFIED
+            case Why.ANSWERED:
+                assert declined.row is not None
+                reply = await self._again(declined.row, receive)
+        await reply.send(send, head=head)
+
+    async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
+        """The answer kept for a payment that settled before."""
+        cashier = self._cashier
+        assert cashier is not None
+        if row.body_digest is not None and not await _same_body(row.body_digest, receive, self._limits):
+            return _ELSEWHERE
+        url = self.receipt_url(row.id)
+        rows = await cashier.ledger.driver.rows("answer_read", (row.id,))
+        added = receipt_headers(receipt_of(row), url)
+        if not rows or rows[0][2] is None or rows[0][3] < self._now_us():
+            return problem(
+                409,
+                "payment_used",
+                "This payment was settled and its answer is no longer kept. The receipt is at `receipt`.",
+                headers=added[:2],
+                receipt=url,
+            )
+        status, headers, body, _ = rows[0]
+        lasting = [pair for pair in decode_headers(headers) if pair[0].lower() != b"content-length"]
+        return Reply(int(status), tuple(with_receipt(lasting, added)), bytes(body))
+
+    # --- receipts ---------------------------------------------------------------------------------------------
+
+    def receipt_url(self, identifier: bytes) -> str:
+        """Where a payer reads about its payment; the tag makes the address unguessable."""
+        return f"{self._public_url}{RECEIPT_PATH}{payment_text(identifier)}.{self._tag(identifier)}"
+
+    def payment_of(self, token: str) -> bytes | None:
+        """The payment a receipt address names, if it is one of ours."""
+        text, _, tag = token.partition(".")
+        try:
+            identifier = bytes.fromhex(text.removeprefix("pay_"))
+        except ValueError:
+            return None
+        good = hmac.compare_digest(tag.encode(), self._tag(identifier).encode())
+        return identifier if good and text.startswith("pay_") else None
+
+    def _tag(self, identifier: bytes) -> str:
+        return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
+
+
+def _caller(admitted: Admitted, opened: OpenPayment) -> Caller:
+    return Caller(
+        "x402",
+        admitted.customer_ref,
+        admitted.seat_ref,
+        opened.signed.payer_text,
+        request_id_text(admitted.request_id),
+        payment_text(opened.id),
+    )
+
+
+def _why_released(answer: PaidAnswer, usage: Usage) -> str:
+    if usage.voided is not None:
+        return f"voided: {usage.voided[:200]}"
+    return f"not billed: status {answer.status}"
+
+
+async def _same_body(digest: bytes, receive: Receive, limits: Limits) -> bool:
+    """Whether the body of a repeated request is the one the payment was made with."""
+    receiver = Receiver(receive)
+    receiver.watch_body(limits.max_body_bytes)
+    try:
+        while not receiver.complete and not receiver.gone:
+            await receiver()
+    except BodyTooLarge:
+        return False
+    return receiver.body_digest == digest

@@ -1,0 +1,76 @@
+"""Headgate's own answers: RFC 9457 problems with stable types, never a word of anybody else's text.
+
+A problem's `type` is `urn:headgate:problem:CODE`, and `code` repeats it; `detail` says what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_encode = msgspec.json.Encoder().encode
+NO_STORE = (b"cache-control", b"no-store")
+EXPOSED = (
+    b"access-control-expose-headers",
+    b"PAYMENT-REQUIRED, PAYMENT-RESPONSE, Headgate-Receipt, Retry-After",
+)
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    402: "Payment required",
+    403: "Forbidden",
+    404: "Not found",
+    409: "Conflict",
+    413: "Content too large",
+    429: "Allowance exhausted",
+    500: "Internal error",
+    502: "Bad gateway",
+    503: "Service unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of Headgate's own."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    async def send(self, send: Send, *, head: bool = False) -> None:
+        """Send it; without its body where the request was a HEAD."""
+        headers = [*self.headers, (b"content-length", str(len(self.body)).encode())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: Iterable[tuple[bytes, bytes]] = (), **members: Any
+) -> Reply:
+    """A problem document (RFC 9457 §3.1) with `code` and further members."""
+    body = {
+        "type": f"urn:headgate:problem:{code}",
+        "title": _TITLES[status],
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **members,
+    }
+    fixed = ((b"content-type", b"application/problem+json"), NO_STORE, EXPOSED)
+    return Reply(status, (*fixed, *headers), _encode(body))
+
+
+def retry_after(seconds: int) -> tuple[bytes, bytes]:
+    """A `Retry-After` header."""
+    return b"retry-after", str(seconds).encode()

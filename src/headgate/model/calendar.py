@@ -39,8 +39,13 @@ class AccountingCalendar:
         following = (year + 1, 1) if number == 12 else (year, number + 1)
         return self._start_us(year, number), self._start_us(*following)
 
-    def _start_us(self, year: int, number: int) -> int:
-        start = datetime(year, number, 1, tzinfo=self._zone)
+    def day_start_us(self, day: int) -> int:
+        """When a day such as 20261122 begins in the zone; where midnight is skipped, when the clock jumps."""
+        year, rest = divmod(day, 10_000)
+        return self._start_us(year, rest // 100, rest % 100)
+
+    def _start_us(self, year: int, number: int, day: int = 1) -> int:
+        start = datetime(year, number, day, tzinfo=self._zone)
         return (start - _EPOCH) // timedelta(microseconds=1)
 
 

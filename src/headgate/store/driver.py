@@ -32,6 +32,18 @@ class Tx(Protocol):
         ...
 
 
+class Snapshot(Protocol):
+    """One read transaction: every statement sees the store as it was when the first one ran."""
+
+    async def rows(self, name: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a named statement and return its rows."""
+        ...
+
+    async def rows_sql(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        """Run a composed statement and return its rows."""
+        ...
+
+
 class Driver(Protocol):
     """A connection to one store."""
 
@@ -61,6 +73,10 @@ class Driver(Protocol):
 
     async def migrate(self) -> list[str]:
         """Apply what is missing, each migration in its own transaction; the names of those applied."""
+        ...
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """A read transaction for numbers that must agree with each other; never blocks the event loop."""
         ...
 
     async def lease_slot(self) -> int:

@@ -15,17 +15,18 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headgate.model.errors import StoreError, StoreFull, StoreUnavailable
 from headgate.store.driver import Row
 from headgate.store.statements import load_migrations, load_statements, split_script
 
 _LOCK_WAIT_S = 10
+T = TypeVar("T")
 _CHECKPOINT_EVERY_S = 1.0
 _CHECKPOINT_PAGES = 4096
 _DIALECT = {"{bytes}": "BLOB", "{clustered}": "WITHOUT ROWID"}
@@ -64,6 +65,28 @@ class SqliteTx:
         self._connection.executemany(self._sql[name], many)
 
 
+class SqliteSnapshot:
+    """An open read transaction on a connection of its own; statements run in the driver's reading threads."""
+
+    __slots__ = ("_connection", "_driver")
+
+    def __init__(self, driver: SqliteDriver, connection: sqlite3.Connection) -> None:
+        self._driver = driver
+        self._connection = connection
+
+    async def rows(self, name: str, params: Sequence[Any] = ()) -> list[Row]:
+        return await self.rows_sql(self._driver.statement(name), params)
+
+    async def rows_sql(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        return await self._driver.run_reading(self._execute, sql, params)
+
+    def _execute(self, sql: str, params: Sequence[Any]) -> list[Row]:
+        try:
+            return self._connection.execute(sql, params).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+
 class SqliteDriver:
     """One process's connections to one SQLite file. Use from one event loop."""
 
@@ -86,6 +109,7 @@ class SqliteDriver:
         self._slow = ThreadPoolExecutor(2, "headgate-read")
         self._slow_local = threading.local()
         self._slow_connections: list[sqlite3.Connection] = []
+        self._idle_snapshots: list[sqlite3.Connection] = []
         self._stop = threading.Event()
         self._checkpointer: threading.Thread | None = None
 
@@ -170,7 +194,29 @@ class SqliteDriver:
         return await self.rows_sql(self._sql[name], params)
 
     async def rows_sql(self, sql: str, params: Sequence[Any] = ()) -> list[Row]:
-        return await asyncio.get_running_loop().run_in_executor(self._slow, self._read, sql, params)
+        return await self.run_reading(self._read, sql, params)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqliteSnapshot]:
+        connection = self._idle_snapshots.pop() if self._idle_snapshots else self._connect(readonly=True)
+        connection.execute("BEGIN")
+        try:
+            yield SqliteSnapshot(self, connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            # A cancelled statement may still run in its thread: stop it, and use the connection no more.
+            connection.interrupt()
+            self._slow.submit(connection.close)
+            raise
+        self._idle_snapshots.append(connection)
+
+    def statement(self, name: str) -> str:
+        """A named statement's SQL."""
+        return self._sql[name]
+
+    async def run_reading(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in one of the reading threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, function, *arguments)
 
     def _read(self, sql: str, params: Sequence[Any]) -> list[Row]:
         connection = getattr(self._slow_local, "connection", None)
@@ -235,7 +281,7 @@ class SqliteDriver:
         if self._checkpointer is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._checkpointer.join)
         self._slow.shutdown(wait=True)
-        for connection in (*self._slow_connections, self._reader, self._writer):
+        for connection in (*self._slow_connections, *self._idle_snapshots, self._reader, self._writer):
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
         for handle in (self._slot_lock, self._queue):

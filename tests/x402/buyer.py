@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import copy
 import json
 from typing import Any
 
 from eth_account import Account
-from x402 import x402Client
+from x402 import x402ClientSync
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 from x402.mechanisms.evm.exact import ExactEvmScheme
 from x402.mechanisms.evm.upto import UptoEvmScheme
@@ -54,8 +53,8 @@ def offer(action: Action = FIXED, caip2: str = SEPOLIA, **more: str | None) -> O
     return build_offers(action, [network(caip2, **more)])[0]  # type: ignore[arg-type]
 
 
-def sdk_client(account: Any = PAYER) -> x402Client:
-    client = x402Client()
+def sdk_client(account: Any = PAYER) -> x402ClientSync:
+    client = x402ClientSync()
     client.set_spend_controls(False)  # by default it refuses tokens it does not know, USDC on Amoy among them
     client.register("eip155:*", ExactEvmScheme(account))
     client.register("eip155:*", UptoEvmScheme(account))
@@ -66,7 +65,7 @@ def signed(wanted: Offer, account: Any = PAYER, **challenge: Any) -> bytes:
     """The PAYMENT-SIGNATURE value with which the official client takes up an offer."""
     header = payment_required([wanted], url=URL, **challenge).header_value.decode()
     required = decode_payment_required_header(header)
-    payload = asyncio.run(sdk_client(account).create_payment_payload(required))
+    payload = sdk_client(account).create_payment_payload(required)
     return encode_payment_signature_header(payload).encode()
 
 

@@ -7,7 +7,6 @@ a connection that could not be made asked nothing, whatever fails later may have
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -29,13 +28,10 @@ from headgate.x402.answers import (
     verify_answer,
 )
 from headgate.x402.breaker import CLOSED
+from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply, described
 from headgate.x402.wire import encode_json
 
 Json = Mapping[str, Any]
-
-# Most servers drop idle connections after 5 s; one dropped under a settle would leave its outcome unknown.
-KEEP_ALIVE_S = 4
-_DROPPED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
 class Facilitator(Protocol):
@@ -86,10 +82,9 @@ class FacilitatorClient:
             **(headers or {}),
         }
         self._post_headers = {**self._headers, "Content-Type": "application/json"}
-        self._verify_timeout = _timeout(verify_timeout_ms, connect_timeout_ms)
-        self._settle_timeout = _timeout(settle_timeout_ms, connect_timeout_ms)
-        self._session: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = Connections(max_answer_bytes=ANSWER_BYTES, connect_timeout_ms=connect_timeout_ms)
+        self._verify_timeout = self._connections.timeout(verify_timeout_ms)
+        self._settle_timeout = self._connections.timeout(settle_timeout_ms)
 
     async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
         """See Facilitator. A connection that the other side had dropped is replaced once."""
@@ -97,67 +92,44 @@ class FacilitatorClient:
         retried = False
         while True:
             try:
-                status, answer = await self._post(self._verify_url, body, self._verify_timeout)
-            except FacilitatorUncertain as error:
-                if retried or not isinstance(error.__cause__, _DROPPED):
-                    raise FacilitatorUnreachable(str(error)) from error
+                reply = await self._post(self._verify_url, body, self._verify_timeout)
+            except NoAnswer as error:
+                if retried or not error.dropped:
+                    raise FacilitatorUnreachable(f"{self.url} did not answer verify ({error})") from error
                 retried = True
             else:
-                return verify_answer(self.url, status, answer, _payer(payment))
+                return verify_answer(self.url, reply.status, reply.body, _payer(payment))
 
     async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
         """See Facilitator."""
         body = _question(payment, requirements)
-        status, answer = await self._post(self._settle_url, body, self._settle_timeout)
-        return _settled(self.url, status, answer, payment, requirements)
+        try:
+            reply = await self._post(self._settle_url, body, self._settle_timeout)
+        except NoAnswer as error:
+            raise FacilitatorUncertain(f"{self.url} may have settled but did not say ({error})") from error
+        return _settled(self.url, reply.status, reply.body, payment, requirements)
 
     async def supported(self) -> Supported:
         """See Facilitator."""
         try:
-            status, answer = await self._ask("GET", self._supported_url, None, self._verify_timeout)
-        except FacilitatorUncertain as error:
-            raise FacilitatorUnreachable(str(error)) from error
-        return supported_answer(self.url, status, answer)
+            reply = await self._connections.ask(
+                "GET", self._supported_url, headers=self._headers, timeout=self._verify_timeout
+            )
+        except (NotReached, NoAnswer) as error:
+            raise FacilitatorUnreachable(f"{self.url} did not say what it supports ({error})") from error
+        return supported_answer(self.url, reply.status, reply.body)
 
     async def close(self) -> None:
         """Close its connections; the next question opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._connections.close()
 
-    async def _post(self, url: URL, body: bytes, timeout: aiohttp.ClientTimeout) -> tuple[int, bytes]:
-        return await self._ask("POST", url, body, timeout)
-
-    async def _ask(
-        self, method: str, url: URL, body: bytes | None, timeout: aiohttp.ClientTimeout
-    ) -> tuple[int, bytes]:
-        """Status and body; more than ANSWER_BYTES is cut, and so unreadable. Follows no redirect."""
-        session = await self._open_session()
-        headers = self._headers if body is None else self._post_headers
+    async def _post(self, url: URL, body: bytes, timeout: aiohttp.ClientTimeout) -> Reply:
         try:
-            async with session.request(
-                method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                return response.status, await _bounded(response.content)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            raise FacilitatorUnreachable(f"{self.url} cannot be reached ({_short(error)})") from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise FacilitatorUncertain(
-                f"{self.url} was asked but did not answer {url.path} ({_short(error)})"
-            ) from error
-
-    async def _open_session(self) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
-            self._loop = loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                max_line_size=8190,
-                max_field_size=8190,
+            return await self._connections.ask(
+                "POST", url, headers=self._post_headers, timeout=timeout, body=body
             )
-        return self._session
+        except NotReached as error:
+            raise FacilitatorUnreachable(f"{self.url} cannot be reached ({error})") from error
 
 
 class InProcessFacilitator:
@@ -172,7 +144,7 @@ class InProcessFacilitator:
         try:
             answer = await self._embedded.verify(payment, requirements)
         except Exception as error:
-            raise FacilitatorUnreachable(f"{self._name} failed at verify ({_short(error)})") from error
+            raise FacilitatorUnreachable(f"{self._name} failed at verify ({described(error)})") from error
         return verify_answer(self._name, 200, encode_json(answer), _payer(payment))
 
     async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
@@ -180,7 +152,7 @@ class InProcessFacilitator:
         try:
             answer = await self._embedded.settle(payment, requirements)
         except Exception as error:
-            raise FacilitatorUncertain(f"{self._name} failed at settle ({_short(error)})") from error
+            raise FacilitatorUncertain(f"{self._name} failed at settle ({described(error)})") from error
         return _settled(self._name, 200, encode_json(answer), payment, requirements)
 
     async def supported(self) -> Supported:
@@ -277,25 +249,3 @@ def _settled(
         network=requirements["network"],
         amount_micros=int(requirements["amount"]),
     )
-
-
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
-    first = await content.readany()
-    if content.at_eof():
-        return first[:ANSWER_BYTES]
-    parts = bytearray(first)
-    while len(parts) <= ANSWER_BYTES:
-        part = await content.readany()
-        if not part:
-            break
-        parts += part
-    return bytes(parts[:ANSWER_BYTES])
-
-
-def _timeout(total_ms: int, connect_ms: int) -> aiohttp.ClientTimeout:
-    connect_s = min(connect_ms, total_ms * 9 // 10) / 1000  # must fire first: it tells that nothing was asked
-    return aiohttp.ClientTimeout(total=total_ms / 1000, sock_connect=connect_s)
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from headgate.model.calendar import AccountingCalendar
 from headgate.model.caller import Caller, Identity
 from headgate.model.catalog import Catalog
 from headgate.model.errors import ConfigError, ConfigProblem, InputError, UnknownAction
+from headgate.model.money import whole_units
 from headgate.model.offer import NetworkOffer
 from headgate.model.routing import Match, RouteTable
 from headgate.service.admit import Desk
@@ -86,7 +88,7 @@ def make_facilitators(config: Config, now_us: Callable[[], int]) -> dict[str, Fa
     for network in () if config.x402 is None else config.x402.networks:
         if network.embedded:
             if embedded is None:
-                from headgate.devnet import EmbeddedFacilitator  # needs the `demo` extra, which says so
+                from headgate.devnet import EmbeddedFacilitator  # noqa: PLC0415  needs the `demo` extra
 
                 embedded = GuardedFacilitator(InProcessFacilitator(EmbeddedFacilitator()), now_us)
                 log.warning("the embedded facilitator takes play money: nothing it settles is worth anything")
@@ -117,8 +119,8 @@ class Headgate:
         self.credential_names = frozenset(name.encode() for name in config.auth.credentials)
         realm = config.seller.name.replace('"', "").encode("ascii", "ignore").decode() or "api"
         self.challenge_401 = f'Bearer realm="{realm}"'.encode()
-        self.desk: Desk = None  # type: ignore[assignment]  # set by open(), before any request is served
-        self.payer: Payer = None  # type: ignore[assignment]
+        self.desk: Desk  # both set by open(), before any request is served
+        self.payer: Payer
         self.store: Store | None = None
         self.ledger: Ledger | None = None
         self._now_us = now_us
@@ -141,7 +143,7 @@ class Headgate:
         """Read `headgate.toml` (or HEADGATE_CONFIG). Raises ConfigError with every problem found."""
         return cls(load(path, os.environ), **given)
 
-    # --- in the application (contract §9) ------------------------------------------------------------------
+    # --- in the application (contract §9) ---------------------------------------------------------
 
     def middleware(self, app: App, identify: Identify | None = None) -> Middleware:
         """For `app.add_middleware(gate.middleware, identify=…)`, or as a plain wrapper around an ASGI app."""
@@ -187,8 +189,7 @@ class Headgate:
         await self.open()
         assert self.ledger is not None
         assert self.store is not None
-        if not isinstance(units, int) or isinstance(units, bool) or units < 0:
-            raise InputError(f"units must be a whole number of at least 0, not {units!r}")
+        units = whole_units(units)
         if not id or len(id) > 255:
             raise InputError("a record needs an id of 1 to 255 characters, the same on every retry")
         now_us = self._now_us()
@@ -219,7 +220,7 @@ class Headgate:
         booked: Booked = await self.ledger.submit(use)
         return booked
 
-    # --- what the middleware needs -------------------------------------------------------------------------
+    # --- what the middleware needs ----------------------------------------------------------------
 
     async def ready_match(self, scope: Scope) -> Match | None:
         """What a request asks for, from the published catalog; opens the store with the first request."""
@@ -243,7 +244,7 @@ class Headgate:
             return self._page
         return None
 
-    # --- opening and closing -------------------------------------------------------------------------------
+    # --- opening and closing ----------------------------------------------------------------------
 
     async def open(self, app: Any = None) -> None:
         """Open the store, lease a slot, stock the shop, go on with what was left open."""
@@ -262,6 +263,7 @@ class Headgate:
                 await driver.close()
                 raise
             driver.start()
+            gc.freeze()  # what was made at start-up lives on: collections under load need not walk it again
             self.store, self.ledger = store, ledger
             self._background = [asyncio.create_task(self._follow(), name="headgate-follow")]
 
@@ -275,7 +277,7 @@ class Headgate:
         self.desk = Desk(directory, ledger, store.names, now_us, ids, seller.no_subscription)
         cashier = None
         if config.x402 is not None:
-            self._facilitators = self._given or make_facilitators(config, now_us)
+            self._facilitators = make_facilitators(config, now_us) if self._given is None else self._given
             cashier = Cashier(
                 config.x402, ledger, store.names, self._facilitators, now_us, config.limits.kept_answer_us
             )
@@ -341,7 +343,7 @@ class Headgate:
             await self._authenticator.close()
             self.store, self.ledger, self._routes, self._selling = None, None, None, -1
 
-    async def __aenter__(self) -> Headgate:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 

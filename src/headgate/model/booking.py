@@ -153,7 +153,7 @@ class Books:
         """(seq, head) after the events booked so far."""
         return self._seq, self._head
 
-    # --- operations --------------------------------------------------------------------------------------
+    # --- operations -------------------------------------------------------------------------------
 
     def hold(self, hold: Hold) -> int:
         """Set units aside; how many (0: it does not fit)."""
@@ -258,7 +258,7 @@ class Books:
         self._count(event, day, reverse.network, gone.customer or 0, gone.payer or b"", settled)
         return event
 
-    # --- parts ---------------------------------------------------------------------------------------------
+    # --- parts ------------------------------------------------------------------------------------
 
     def _free_money(self, standing: Standing) -> int | None:
         """What the cap leaves, a number no hold reaches where there is none, None where nothing comes beyond."""

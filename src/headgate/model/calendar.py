@@ -23,6 +23,11 @@ class AccountingCalendar:
         self._zone = ZoneInfo(zone)
         self._known: dict[int, tuple[int, int]] = {}
 
+    @property
+    def zone(self) -> str:
+        """The time zone's IANA name."""
+        return self._zone.key
+
     def month_and_day(self, at_us: int) -> tuple[int, int]:
         quarter = at_us // _QUARTER_US
         found = self._known.get(quarter)

@@ -132,4 +132,5 @@ def place_of(text: str) -> tuple[int, int] | None:
 
 def request_id_text(value: bytes) -> str:
     """A request id as it stands in answers and reports."""
-    return str(UUID(bytes=value))
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -24,7 +24,7 @@ def parse_usd(text: str) -> int:
     """
     found = _USD.fullmatch(text.strip())
     if found is None:
-        raise InputError(f"{text!r} is not an amount in USD; write it like \"0.10\", with at most six places")
+        raise InputError(f'{text!r} is not an amount in USD; write it like "0.10", with at most six places')
     micros = int(found["whole"]) * MICROS + int((found["part"] or "").ljust(6, "0"))
     return -micros if found["sign"] else micros
 
@@ -40,6 +40,17 @@ def format_usd(micros: int) -> str:
     return f"{sign}{whole}.{part:06d}"
 
 
+def whole_units(value: object) -> int:
+    """Units as somebody stated them, if they can be units: a whole number of at least 0.
+
+    Raises:
+        InputError: anything else; a bool is no number, and 1.0 is not whole.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise InputError(f"units must be a whole number of at least 0, not {value!r:.80}")
+
+
 def amount_micros(units: int, price_micros: int, per: int) -> int:
     """A(units): the price of that many units, rounded half up once."""
     return (2 * units * price_micros + per) // (2 * per)
@@ -50,7 +61,9 @@ def cumulative_micros(prior_units: int, units: int, price_micros: int, per: int)
 
     Rows booked one after the other sum exactly to A(total), whatever the order or size (contract §1).
     """
-    return amount_micros(prior_units + units, price_micros, per) - amount_micros(prior_units, price_micros, per)
+    return amount_micros(prior_units + units, price_micros, per) - amount_micros(
+        prior_units, price_micros, per
+    )
 
 
 def standalone_micros(units: int, price_micros: int, per: int) -> int:

@@ -17,7 +17,10 @@ from headgate.model.errors import InputError
 
 _WILD = re.compile(r"\{([^{}]*)\}")
 _WILD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?::(?P<kind>[a-z]+))?")
-_SEGMENT_KINDS = frozenset({None, "str", "int", "float", "uuid"})
+SEGMENT_KINDS = frozenset({
+    "str", "int", "float", "uuid", "decimal", "date", "datetime", "time", "timedelta",
+})  # fmt: skip
+"""Wildcards of Starlette and Litestar that stand for one segment."""
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,30}")
 _SAMPLE_SEGMENT = "\N{MIDDLE DOT}"
 _SAMPLE_REST = "\N{BULLET}"
@@ -150,7 +153,7 @@ def parse_pattern(text: str) -> PathPattern:
     for index in range(1, len(parts), 2):
         found = _WILD_NAME.fullmatch(parts[index])
         kind = found["kind"] if found else None
-        if found is None or (kind != "path" and kind not in _SEGMENT_KINDS):
+        if found is None or (kind is not None and kind != "path" and kind not in SEGMENT_KINDS):
             raise RouteFault(f"`{{{parts[index]}}}` is no wildcard", "write {name} or {name:path}")
         parts[index] = "rest" if kind == "path" else "segment"
     if any("{" in part or "}" in part for part in parts[::2]):

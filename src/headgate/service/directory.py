@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
@@ -142,6 +143,9 @@ class Directory:
             seller_zone=self._zone,
             grace_us=self._grace_us,
         )
+        following_us = next((one.effective_us for one in self._catalogs if one.effective_us > at_us), None)
+        if following_us is not None and following_us < found.valid_until_us:
+            found = replace(found, valid_until_us=following_us)  # prices without a contract change with it
         _bound(self._standings)[customer, action] = found
         return found
 

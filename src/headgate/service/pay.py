@@ -130,7 +130,7 @@ class Cashier:
         self.active: set[bytes] = set()
         self._names = names
 
-    # --- before the work -----------------------------------------------------------------------------------
+    # --- before the work --------------------------------------------------------------------------
 
     async def open(
         self, ask: Ask, signed: SignedPayment, quotes: Quotes, priced: Callable[[Offer], Action]
@@ -215,7 +215,7 @@ class Cashier:
         finally:
             self.active.discard(payment.id)
 
-    # --- after the work ------------------------------------------------------------------------------------
+    # --- after the work ---------------------------------------------------------------------------
 
     async def finish(
         self,

@@ -14,7 +14,17 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headgate.model.booking import Books, Hold, PaidUse, Release, Reverse, Use, counter_key, key_of, new_counter
+from headgate.model.booking import (
+    Books,
+    Hold,
+    PaidUse,
+    Release,
+    Reverse,
+    Use,
+    counter_key,
+    key_of,
+    new_counter,
+)
 from headgate.model.calendar import AccountingCalendar
 from headgate.model.errors import (
     AllowanceExhausted,
@@ -62,7 +72,7 @@ class Ledger:
         self._closed: frozenset[int] = frozenset()
         self._last_us = 0
 
-    # --- opening and taking over ---------------------------------------------------------------------------
+    # --- opening and taking over ------------------------------------------------------------------
 
     async def open(self) -> None:
         """Lease a slot; whatever its last owner held is given back."""
@@ -106,7 +116,7 @@ class Ledger:
             freed = pending_micros(counter) - pending_micros(after)
             await tx.run("cap_write", (*cap_key, cap.spent_micros, cap.held_micros - freed))
 
-    # --- submitting ----------------------------------------------------------------------------------------
+    # --- submitting -------------------------------------------------------------------------------
 
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
         """Queue an operation for the next batch; its result, or why it was not written.
@@ -166,7 +176,7 @@ class Ledger:
         elif isinstance(operation, ClaimPayment) and result.outcome is Claim.FRESH:
             self.submit(MovePayment(operation.row.id, State.CLAIMED, State.RELEASED, "request cancelled"))
 
-    # --- one transaction -----------------------------------------------------------------------------------
+    # --- one transaction --------------------------------------------------------------------------
 
     async def _commit(self, operations: list[Operation]) -> list[Any]:
         try:
@@ -211,7 +221,11 @@ class Ledger:
                 await self._load_booked(tx, books, key)
         keys = sorted(wanted)
         for key, rows in zip(keys, await tx.each("counter_read", keys), strict=True):
-            books.counters[key] = Counter._make(rows[0]) if rows else new_counter(wanted[key])
+            counter = Counter._make(rows[0]) if rows else new_counter(wanted[key])
+            # What a period grants never falls within it; a change agreed beforehand takes effect here.
+            if counter.granted < wanted[key].granted:
+                counter = counter._replace(granted=wanted[key].granted)
+            books.counters[key] = counter
         capped = sorted({(key[0], key[1], key[3]) for key in keys if wanted[key].cap_micros is not None})
         if capped:
             for cap_key, rows in zip(capped, await tx.each("cap_read", capped), strict=True):
@@ -278,7 +292,7 @@ class Ledger:
             return tuple(fresh)
         return tuple(Event._make(row) for row in await tx.rows("events_at", (slot, seq, seq + events)))
 
-    # --- payments --------------------------------------------------------------------------------------------
+    # --- payments ---------------------------------------------------------------------------------
 
     async def _claim(self, tx: Tx, claim: ClaimPayment, now_us: int) -> Claimed:
         row = claim.row._replace(slot=self.slot, epoch=self.epoch, updated_us=now_us)
@@ -351,7 +365,7 @@ class Ledger:
     async def _step(self, tx: Tx, payment: bytes, state: int, note: str | None, at_us: int) -> None:
         await tx.run("payment_step", (payment, at_us, int(state), note, payment))
 
-    # --- writing -----------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     async def _store(self, tx: Tx, books: Books, now_us: int) -> None:
         seq, head = books.chain

@@ -49,7 +49,7 @@ INSERT INTO counters (customer, subscription, action, start_us, granted, opening
     catalog_version, list_micros, list_per, over_micros, over_per)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (customer, subscription, action, start_us) DO UPDATE SET
-    used = excluded.used, held = excluded.held;
+    granted = excluded.granted, used = excluded.used, held = excluded.held;
 
 -- name: cap_read
 -- A contract's overage money in one billing period.

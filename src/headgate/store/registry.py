@@ -64,7 +64,7 @@ class RegistryReader:
         """Grows with every change of the registry."""
         return int((await self._source.rows("registry_generation"))[0][0])
 
-    # --- catalogs ----------------------------------------------------------------------------------------
+    # --- catalogs ---------------------------------------------------------------------------------
 
     async def publications(self) -> list[Publication]:
         """Every published catalog, oldest first."""
@@ -104,7 +104,7 @@ class RegistryReader:
         later = [one.effective_us for one in await self.publications() if one.effective_us > at_us]
         return min(later, default=None)
 
-    # --- customers and seats -----------------------------------------------------------------------------
+    # --- customers and seats ----------------------------------------------------------------------
 
     async def customer(self, ref: str) -> Customer | None:
         """A customer by the seller's own id, archived ones included."""
@@ -147,7 +147,7 @@ class RegistryReader:
             rows = await self._source.rows("seats_of", (customer,))
         return [Seat(*row) for row in rows]
 
-    # --- keys --------------------------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------
 
     async def key_by_digest(self, digest: bytes) -> KeyOwner | None:
         """The key with this SHA-256, in whatever state: see `ApiKey.state_at`."""
@@ -172,7 +172,7 @@ class RegistryReader:
         rows = await self._source.rows("key_successor", (number,))
         return int(rows[0][0]) if rows else None
 
-    # --- contracts ---------------------------------------------------------------------------------------
+    # --- contracts --------------------------------------------------------------------------------
 
     async def subscription(self, number: int) -> Subscription | None:
         """A contract by its stored number."""
@@ -199,7 +199,7 @@ class RegistryReader:
             terms.setdefault(subscription, []).append(make_terms(catalog, plan, seats, own, from_us))
         return tuple(_subscription(row, terms[row[0]]) for row in rows)
 
-    # --- what was used -----------------------------------------------------------------------------------
+    # --- what was used ----------------------------------------------------------------------------
 
     async def counters(self, customer: int, subscription: int, start_us: int) -> dict[str, Counter]:
         """Counters of one billing period by the action's name, as far as there are any."""

@@ -126,7 +126,7 @@ class SqliteDriver:
             connection.execute("PRAGMA query_only=ON")
         return connection
 
-    # --- migrations -------------------------------------------------------------------------------------
+    # --- migrations -------------------------------------------------------------------------------
 
     async def schema_version(self) -> int:
         """The number of the newest migration that was applied; 0 for a new store."""
@@ -147,7 +147,7 @@ class SqliteDriver:
             applied.append(f"{number:04d}_{name}")
         return applied
 
-    # --- transactions and reads -------------------------------------------------------------------------
+    # --- transactions and reads -------------------------------------------------------------------
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[SqliteTx]:
@@ -228,7 +228,7 @@ class SqliteDriver:
         except sqlite3.Error as error:
             raise translate(error) from error
 
-    # --- slots --------------------------------------------------------------------------------------------
+    # --- slots ------------------------------------------------------------------------------------
 
     async def lease_slot(self) -> int:
         for slot in range(1, 1 << 16):
@@ -256,7 +256,7 @@ class SqliteDriver:
             return None
         return handle
 
-    # --- checkpoints and the end ----------------------------------------------------------------------------
+    # --- checkpoints and the end ------------------------------------------------------------------
 
     def start(self) -> None:
         """Move the write-ahead log into the database now and then, in a thread of its own."""

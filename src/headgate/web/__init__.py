@@ -1,1 +1,1 @@
-"""HTTP: the ASGI middleware and what it answers itself. Thin: decisions are the model's, work the services'."""
+"""HTTP: the ASGI middleware and what it answers itself. Decisions are the model's."""

@@ -91,7 +91,7 @@ class CustomerAnswer:
             await self._let_go()
 
     async def _let_go(self) -> None:
-        """Everything that decides about the use is known: book it or give it back, then let the answer out."""
+        """All that decides about the use is known: book it or give it back, then let the answer out."""
         assert self._start is not None
         try:
             await self._book(self._start)
@@ -109,7 +109,12 @@ class CustomerAnswer:
     async def _book(self, start: Message) -> None:
         admitted, usage = self._admitted, self._usage
         units = measured_units(admitted.action, usage, start, self._messages)
-        if not admitted.action.bills(start["status"]) or usage.voided is not None or units is None or await self._receiver.client_gone():
+        if (
+            not admitted.action.bills(start["status"])
+            or usage.voided is not None
+            or units is None
+            or await self._receiver.client_gone()
+        ):
             await self._desk.release(admitted)
         else:
             self._events = await self._desk.capture(admitted, units)

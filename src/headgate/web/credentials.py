@@ -13,7 +13,7 @@ _SCHEME = b"bearer "
 
 
 class Credentials(NamedTuple):
-    """`key`: text that claims to be one of Headgate's keys. `present`: anything that counts as credentials."""
+    """`key`: text that claims to be a Headgate key. `present`: anything that counts as credentials."""
 
     key: bytes | None
     present: bool

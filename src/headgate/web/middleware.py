@@ -17,9 +17,8 @@ from starlette.requests import Request
 
 from headgate.model.admission import Decision
 from headgate.model.calendar import format_us
-from headgate.model.caller import Caller, Identity
+from headgate.model.caller import Identity
 from headgate.model.errors import HeadgateError, InputError, StoreError
-from headgate.model.event import request_id_text
 from headgate.model.routing import Match
 from headgate.service.admit import Admitted, Desk, Presented
 from headgate.web.answer import STORE_DOWN, CustomerAnswer
@@ -106,7 +105,7 @@ class Middleware:
         else:
             await self._priced(match, scope, receive, send)
 
-    # --- a priced request ------------------------------------------------------------------------------------
+    # --- a priced request -------------------------------------------------------------------------
 
     async def _priced(self, match: Match, scope: Scope, receive: Receive, send: Send) -> None:
         gate = self.gate
@@ -134,7 +133,7 @@ class Middleware:
         elif decision is Decision.PAY and gate.payer.sells(action):
             await gate.payer.serve(self.app, admitted, credentials, scope, receive, send)
         elif decision is Decision.FREE:
-            scope[SCOPE_KEY] = Usage(action, self._caller(admitted, "free"))
+            scope[SCOPE_KEY] = Usage(admitted, "free")
             await self.app(scope, receive, send)
         else:
             await self._refuse(admitted).send(send, head=scope["method"] == "HEAD")
@@ -160,7 +159,7 @@ class Middleware:
 
     async def _customer(self, admitted: Admitted, scope: Scope, receive: Receive, send: Send) -> None:
         gate = self.gate
-        usage = Usage(admitted.action, self._caller(admitted, "seat"), admitted.held or None)
+        usage = Usage(admitted, "seat")
         scope[SCOPE_KEY] = usage
         receiver = Receiver(receive)
         answer = CustomerAnswer(send, gate.desk, admitted, usage, receiver, with_limits=gate.usage_headers)
@@ -171,12 +170,7 @@ class Middleware:
             raise
         await answer.finish()
 
-    @staticmethod
-    def _caller(admitted: Admitted, channel: str) -> Caller:
-        request_id = request_id_text(admitted.request_id)
-        return Caller(channel, admitted.customer_ref, admitted.seat_ref, None, request_id, request_id)
-
-    # --- refusals ----------------------------------------------------------------------------------------------
+    # --- refusals ---------------------------------------------------------------------------------
 
     def _refuse(self, admitted: Admitted) -> Reply:
         decision = admitted.decision
@@ -201,12 +195,12 @@ class Middleware:
         return problem(
             401,
             "invalid_credentials",
-            "The credentials are missing, unknown, revoked or expired. Send a valid key, or no credentials at all "
+            "The credentials are missing, unknown, revoked or expired. Send a valid key, or none at all "
             "where the action can be paid for.",
             headers=((b"www-authenticate", self.gate.challenge_401),),
         )
 
-    # --- lifespan ------------------------------------------------------------------------------------------------
+    # --- lifespan ---------------------------------------------------------------------------------
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open before the application starts, close after it ends; a wrong set-up refuses to start."""

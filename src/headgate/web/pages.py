@@ -22,7 +22,7 @@ class ReceiptPage:
         self._payer = payer
         self._driver = driver
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         identifier = self._payer.payment_of(scope["path"].removeprefix(RECEIPT_PATH))
         rows = [] if identifier is None else await self._driver.rows("payment_read", (identifier,))
         head = scope["method"] == "HEAD"

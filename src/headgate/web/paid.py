@@ -55,7 +55,7 @@ class PaidAnswer:
         return self._file.read()
 
     def kept(self, until_us: int) -> KeptAnswer:
-        """What is kept for the payer: headers without connection matters, and the body unless it is too large."""
+        """What is kept for the payer: status, headers, and the body unless it is too large."""
         assert self.start is not None
         complete = self.size <= self._kept_bytes and not self._others
         return KeptAnswer(

@@ -11,10 +11,8 @@ import logging
 from collections.abc import Callable
 
 from headgate.config import Limits
-from headgate.model.caller import Caller
 from headgate.model.catalog import Action
 from headgate.model.errors import PaymentError, StoreError
-from headgate.model.event import request_id_text
 from headgate.model.offer import Reason
 from headgate.model.payment import PaymentRow, State, binding_digest, payment_text
 from headgate.service.admit import Admitted
@@ -58,6 +56,14 @@ _UNVERIFIED = problem(
     "The settlement could not be confirmed. Send the same payment again later; do not sign another one.",
     headers=(retry_after(RETRY_AFTER_S),),
 )
+
+_REPLIES = {
+    Why.RUNNING: _RUNNING,
+    Why.ELSEWHERE: _ELSEWHERE,
+    Why.PENDING: _PENDING,
+    Why.UNREACHABLE: _FACILITATOR_DOWN,
+    Why.UNVERIFIED: _UNVERIFIED,
+}
 
 
 class Payer:
@@ -140,7 +146,7 @@ class Payer:
             api_key=admitted.api_key,
         )
 
-    # --- the work and its answer ------------------------------------------------------------------------------
+    # --- the work and its answer ------------------------------------------------------------------
 
     async def _work(
         self,
@@ -153,7 +159,7 @@ class Payer:
         send: Send,
     ) -> None:
         action = opened.action
-        usage = Usage(action, _caller(admitted, opened), action.max_units)
+        usage = Usage(admitted, "x402", opened)
         scope[SCOPE_KEY] = usage
         receiver = Receiver(receive)
         receiver.watch_body(self._limits.max_body_bytes)
@@ -214,7 +220,7 @@ class Payer:
         else:
             await answer.release(send)
 
-    # --- refusals and repeats ---------------------------------------------------------------------------------
+    # --- refusals and repeats ---------------------------------------------------------------------
 
     def _challenge(self, action: Action, path: str, reason: str) -> Reply:
         challenge = self._storefront.challenge(action.name, path, reason)
@@ -232,24 +238,13 @@ class Payer:
     async def _declined(
         self, declined: Declined, action: Action, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        head = scope["method"] == "HEAD"
-        match declined.why:
-            case Why.REFUSED:
-                reply = self._challenge(action, scope["path"], declined.code)
-            case Why.RUNNING:
-                reply = _RUNNING
-            case Why.ELSEWHERE:
-                reply = _ELSEWHERE
-            case Why.PENDING:
-                reply = _PENDING
-            case Why.UNREACHABLE:
-                reply = _FACILITATOR_DOWN
-            case Why.UNVERIFIED:
-                reply = _UNVERIFIED
-            case Why.ANSWERED:
-                assert declined.row is not None
-                reply = await self._again(declined.row, receive)
-        await reply.send(send, head=head)
+        if declined.why is Why.REFUSED:
+            reply = self._challenge(action, scope["path"], declined.code)
+        elif declined.why is Why.ANSWERED and declined.row is not None:
+            reply = await self._again(declined.row, receive)
+        else:
+            reply = _REPLIES[declined.why]
+        await reply.send(send, head=scope["method"] == "HEAD")
 
     async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
         """The answer kept for a payment that settled before."""
@@ -272,7 +267,7 @@ class Payer:
         lasting = [pair for pair in decode_headers(headers) if pair[0].lower() != b"content-length"]
         return Reply(int(status), tuple(with_receipt(lasting, added)), bytes(body))
 
-    # --- receipts ---------------------------------------------------------------------------------------------
+    # --- receipts ---------------------------------------------------------------------------------
 
     def receipt_url(self, identifier: bytes) -> str:
         """Where a payer reads about its payment; the tag makes the address unguessable."""
@@ -290,17 +285,6 @@ class Payer:
 
     def _tag(self, identifier: bytes) -> str:
         return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
-
-
-def _caller(admitted: Admitted, opened: OpenPayment) -> Caller:
-    return Caller(
-        "x402",
-        admitted.customer_ref,
-        admitted.seat_ref,
-        opened.signed.payer_text,
-        request_id_text(admitted.request_id),
-        payment_text(opened.id),
-    )
 
 
 def _why_released(answer: PaidAnswer, usage: Usage) -> str:

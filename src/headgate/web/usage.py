@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.model.caller import Caller
-from headgate.model.catalog import Action
 from headgate.model.errors import InputError
+from headgate.model.event import request_id_text
+from headgate.model.money import whole_units
+from headgate.model.payment import payment_text
+from headgate.service.admit import Admitted
+from headgate.service.pay import OpenPayment
 
 SCOPE_KEY = "headgate"
 
@@ -14,34 +18,55 @@ SCOPE_KEY = "headgate"
 class Usage:
     """One request's use of an action.
 
-    `granted` is how many units the plan or the payment leaves for this request (None: no limit). `caller` says
-    who is served through which channel (None: the route is not priced).
+    `granted` is how many units the plan or the payment leaves for this request (None: no limit).
     """
 
-    __slots__ = ("_action", "caller", "granted", "units", "voided")
+    __slots__ = ("_admitted", "_caller", "_channel", "_payment", "granted", "units", "voided")
 
     def __init__(
-        self, action: Action | None = None, caller: Caller | None = None, granted: int | None = None
+        self, admitted: Admitted | None = None, channel: str = "", payment: OpenPayment | None = None
     ) -> None:
-        self._action = action
-        self.caller = caller
-        self.granted = granted
+        self._admitted = admitted
+        self._channel = channel
+        self._payment = payment
+        self._caller: Caller | None = None
+        self.granted: int | None = None
+        if payment is not None:
+            self.granted = payment.action.max_units
+        elif admitted is not None:
+            self.granted = admitted.held or None
         self.units: int | None = None
         self.voided: str | None = None
 
+    @property
+    def caller(self) -> Caller | None:
+        """Who is served, through which channel; None: the route is not priced. Made when it is asked for."""
+        admitted, payment = self._admitted, self._payment
+        if self._caller is None and admitted is not None:
+            request_id = request_id_text(admitted.request_id)
+            self._caller = Caller(
+                self._channel,
+                admitted.customer_ref,
+                admitted.seat_ref,
+                None if payment is None else payment.signed.payer_text,
+                request_id,
+                request_id if payment is None else payment_text(payment.id),
+            )
+        return self._caller
+
     def record(self, units: int) -> None:
-        """State the measured units of this request. The last call counts; on a route without a price it does nothing.
+        """State the measured units of this request; the last call counts. Without a price it does nothing.
 
         Raises:
             InputError: not a whole number of at least 0, or the action's cost is fixed.
         """
-        if not isinstance(units, int) or isinstance(units, bool) or units < 0:
-            raise InputError(f"units must be a whole number of at least 0, not {units!r}")
-        if self._action is None:
+        units = whole_units(units)
+        if self._admitted is None:
             return
-        if not self._action.variable:
+        action = self._admitted.action
+        if not action.variable:
             raise InputError(
-                f"{self._action.name} costs one {self._action.unit} each time: "
+                f"{action.name} costs one {action.unit} each time: "
                 "set max_units in its configuration to measure it"
             )
         self.units = units

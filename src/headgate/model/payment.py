@@ -94,6 +94,7 @@ class PaymentRow(NamedTuple):
     unit_micros: int
     per: int
     list_micros: int
+    written_off: int
     catalog_version: int
     valid_before_s: int
     occurred_us: int

@@ -52,7 +52,7 @@ class Why(Enum):
 
 
 class Declined(NamedTuple):
-    """A payment that does not open the action now; `code` is machine-readable, `row` is set once it is known."""
+    """A payment that does not open the action now; `code` is machine-readable, `row` set once known."""
 
     why: Why
     code: str
@@ -135,7 +135,7 @@ class Cashier:
     async def open(
         self, ask: Ask, signed: SignedPayment, quotes: Quotes, priced: Callable[[Offer], Action]
     ) -> OpenPayment | Declined:
-        """Steps 2 to 5: match, check locally, claim, verify. `priced` finds the action at an offer's version."""
+        """Steps 2 to 5: match, check locally, claim, verify. `priced` finds the action as it was offered."""
         now_us = self.now_us()
         offer = quotes.match(signed.accepted, now_us)
         if offer is None:
@@ -177,17 +177,8 @@ class Cashier:
         row = PaymentRow(
             *(network, asset, payer, nonce, signed.id, State.CLAIMED.value, 0, 0, rail),
             *(ask.action_id, ask.route_id, ask.customer, ask.subscription, ask.seat, ask.api_key),
-            *(
-                ask.request_id,
-                ask.binding,
-                None,
-                offer.amount_micros,
-                0,
-                0,
-                action.price_micros,
-                action.per,
-                0,
-            ),
+            *(ask.request_id, ask.binding, None, offer.amount_micros, 0, 0),
+            *(action.price_micros, action.per, 0, 0),
             *(offer.catalog_version, signed.valid_before_s, ask.occurred_us, 0),
             *(None, None, None, None, None, None),
         )
@@ -249,6 +240,7 @@ class Cashier:
                 charged_micros=charged,
                 units=units,
                 list_micros=charged,
+                written_off=written_off,
                 authorization_json=wire.encode_json(payment.payload),
                 requirements_json=wire.encode_json(requirements),
                 answer=answer,
@@ -257,18 +249,19 @@ class Cashier:
             if not await self.ledger.submit(intend):
                 return Declined(Why.PENDING, "payment_pending")
             row = payment.row._replace(
-                state=State.SETTLING.value, charged_micros=charged, units=units, list_micros=charged
+                state=State.SETTLING.value,
+                charged_micros=charged,
+                units=units,
+                list_micros=charged,
+                written_off=written_off,
             )
-            return await self.settle(
-                row, payment.offer.scheme, payment.facilitator, payment.payload, requirements
-            )
+            return await self.settle(row, payment.facilitator, payment.payload, requirements)
         finally:
             self.active.discard(payment.id)
 
     async def settle(
         self,
         row: PaymentRow,
-        scheme: str,
         facilitator: Facilitator,
         payload: wire.Json,
         requirements: wire.Json,
@@ -306,7 +299,7 @@ class Cashier:
             action=row.action,
             route=row.route,
             units=row.units,
-            written_off=0,
+            written_off=row.written_off,
             unit_micros=row.unit_micros,
             per=row.per,
             catalog_version=row.catalog_version,

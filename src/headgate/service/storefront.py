@@ -30,7 +30,7 @@ class Storefront:
         self._made: dict[tuple[str, str, str], Challenge] = {}
 
     def stock(self, catalogs: Sequence[Catalog], networks: Sequence[NetworkOffer], now_us: int) -> None:
-        """Offer what the catalogs in force up to now say; earlier prices are honoured for the quotes' time."""
+        """Offer what the catalogs in force up to now say; earlier prices are honoured for a while."""
         self._catalogs = {catalog.version: catalog for catalog in catalogs}
         names = {name for catalog in catalogs for name in catalog.actions}
         quotes = dict.fromkeys(names, Quotes())

@@ -328,7 +328,7 @@ class Ledger:
             "payment_intend",
             (
                 *(intend.state, intend.body_digest, intend.charged_micros, intend.units, intend.list_micros),
-                *(intend.authorization_json, intend.requirements_json, now_us),
+                *(intend.written_off, intend.authorization_json, intend.requirements_json, now_us),
                 *(intend.payment, self.slot, self.epoch),
             ),
         )

@@ -50,6 +50,7 @@ class IntendPayment(NamedTuple):
     charged_micros: int
     units: int
     list_micros: int
+    written_off: int
     authorization_json: bytes
     requirements_json: bytes
     answer: KeptAnswer

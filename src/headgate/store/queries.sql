@@ -167,16 +167,16 @@ INSERT INTO routes (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM routes RET
 -- Claim a payment: the row exists before anything is asked of anybody. No row changed: somebody has it.
 INSERT INTO payments (network, asset, payer, nonce, id, state, slot, epoch, rail, action, route, customer,
     subscription, seat, api_key, request_id, binding, body_digest, authorized_micros, charged_micros, units,
-    unit_micros, per, list_micros, catalog_version, valid_before_s, occurred_us, updated_us,
+    unit_micros, per, list_micros, written_off, catalog_version, valid_before_s, occurred_us, updated_us,
     authorization_json, requirements_json, tx, reason, event_slot, event_seq)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (network, asset, payer, nonce) DO NOTHING;
 
 -- name: payment_read
 -- One payment by its id.
 SELECT network, asset, payer, nonce, id, state, slot, epoch, rail, action, route, customer,
     subscription, seat, api_key, request_id, binding, body_digest, authorized_micros, charged_micros, units,
-    unit_micros, per, list_micros, catalog_version, valid_before_s, occurred_us, updated_us,
+    unit_micros, per, list_micros, written_off, catalog_version, valid_before_s, occurred_us, updated_us,
     authorization_json, requirements_json, tx, reason, event_slot, event_seq
 FROM payments WHERE id = ?;
 
@@ -194,7 +194,7 @@ UPDATE payments SET slot = ?, epoch = ? WHERE id = ? AND state = ?;
 -- name: payment_intend
 -- The work is done: what will be settled, durable before it is.
 UPDATE payments SET state = ?, body_digest = ?, charged_micros = ?, units = ?, list_micros = ?,
-    authorization_json = ?, requirements_json = ?, updated_us = ?
+    written_off = ?, authorization_json = ?, requirements_json = ?, updated_us = ?
 WHERE id = ? AND slot = ? AND epoch = ? AND state IN (1, 2);
 
 -- name: payment_state

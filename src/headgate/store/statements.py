@@ -39,11 +39,12 @@ def split_statements(text: str) -> dict[str, str]:
 
 def load_migrations() -> list[tuple[int, str, str]]:
     """(number, name, text) of every migration, in order."""
-    found = []
-    for entry in (resources.files(__package__) / "migrations").iterdir():
-        if match := _MIGRATION.match(entry.name):
-            found.append((int(match[1]), match[2], entry.read_text("utf-8")))
-    return sorted(found)
+    entries = (resources.files(__package__) / "migrations").iterdir()
+    return sorted(
+        (int(match[1]), match[2], entry.read_text("utf-8"))
+        for entry in entries
+        if (match := _MIGRATION.match(entry.name))
+    )
 
 
 def split_script(text: str) -> list[str]:

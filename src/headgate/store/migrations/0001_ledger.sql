@@ -249,6 +249,7 @@ CREATE TABLE payments (
     unit_micros BIGINT NOT NULL,
     per BIGINT NOT NULL,
     list_micros BIGINT NOT NULL,
+    written_off BIGINT NOT NULL,
     catalog_version BIGINT NOT NULL,
     valid_before_s BIGINT NOT NULL,
     occurred_us BIGINT NOT NULL,

@@ -18,6 +18,7 @@ from headgate.model.errors import ConfigError, ConfigProblem
 
 PAY_TO = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 """The first example of EIP-55."""
+DEVELOPMENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 OTHER = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
 
 CONTRACT = f"""
@@ -289,6 +290,7 @@ LIVE_MISTAKES = [
     ),
     (live('network = "polygon"').replace(PAY_TO, PAY_TO.lower()), "x402.pay_to", "checksum"),
     (live(""), "x402.network", "missing"),
+    (live('network = "polygon"').replace(PAY_TO, DEVELOPMENT), "x402.pay_to", "everybody has"),
 ]
 
 

@@ -26,6 +26,21 @@ _SIZE_FACTOR = {None: 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _MANY_PLACES = re.compile(r"[0-9]{1,12}\.([0-9]{7,30})")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 DEAD_ADDRESSES = frozenset({bytes(20), bytes(18) + b"\xde\xad"})
+PUBLISHED_KEYS = frozenset(
+    {
+        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+        "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65",
+        "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc",
+        "0x976EA74026E726554dB657fA54763abd0C3a0aa9",
+        "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
+        "0x23618e81E3f5cdF7f54C3d65f7FBc0aBf5B21E8f",
+        "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720",
+    }
+)
+"""Accounts of the phrase that development chains publish: whatever real money they get is swept at once."""
 
 
 def read_money(section: Section, key: str) -> int | None:
@@ -201,7 +216,7 @@ def checksummed(address: str) -> str:
 
 
 def read_address(section: Section, key: str, *, strict: bool = False) -> str | None:
-    """An EVM address, checksummed. `strict` also refuses a spelling that carries no checksum."""
+    """An EVM address, checksummed. `strict` (real money) refuses more: no checksum, a published key."""
     text = section.text(key)
     if text is None:
         return None
@@ -228,5 +243,10 @@ def read_address(section: Section, key: str, *, strict: bool = False) -> str | N
         return None
     if bytes.fromhex(digits) in DEAD_ADDRESSES:
         section.problem(key, "is an address nobody has the key of", "write the seller's own address")
+        return None
+    if strict and right in PUBLISHED_KEYS:
+        section.problem(
+            key, "is a development account whose key everybody has", "write the seller's own address"
+        )
         return None
     return right

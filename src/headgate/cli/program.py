@@ -1,0 +1,108 @@
+"""The tree of commands, and what becomes of errors.
+
+Exit codes: 0 done, 1 the answer is no, 2 bad usage or configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headgate.cli import catalog, customers, importing, keys, setup, subscriptions, world
+from headgate.model.errors import (
+    AllowanceExhausted,
+    ChainError,
+    FacilitatorError,
+    HeadgateError,
+    IdConflict,
+    NotFound,
+)
+
+_START, _CONTRACTS, _STORE = "Start", "Catalog and contracts", "Store"
+_SAYS_NO = (NotFound, IdConflict, AllowanceExhausted, FacilitatorError, ChainError)
+
+
+class _Commands(TyperGroup):
+    """Tells an error on purpose in plain words; a fault keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeadgateError as error:
+            sys.stderr.write(f"headgate: {error}\n")
+            raise typer.Exit(1 if isinstance(error, _SAYS_NO) else 2) from None
+        except ModuleNotFoundError as error:
+            if "headgate[" not in str(error):
+                raise
+            sys.stderr.write(f"headgate: {error}\n")
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from headgate import __version__
+
+        typer.echo(f"headgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sell one API through seats, overage and x402 payments, with one ledger.
+
+    Commands read headgate.toml in this directory; -c after the command, or HEADGATE_CONFIG, names another.
+    Exit codes: 0 done, 1 the answer is no, 2 bad usage or configuration.
+    """
+    del version
+
+
+app.command("facilitator", rich_help_panel=_START)(world.facilitator)
+app.command("publish", rich_help_panel=_CONTRACTS)(catalog.publish)
+app.add_typer(catalog.app, name="catalog", rich_help_panel=_CONTRACTS)
+app.add_typer(customers.app, name="customers", rich_help_panel=_CONTRACTS)
+app.add_typer(subscriptions.app, name="subscriptions", rich_help_panel=_CONTRACTS)
+app.add_typer(keys.app, name="keys", rich_help_panel=_CONTRACTS)
+app.command("import", rich_help_panel=_CONTRACTS)(importing.import_)
+app.command("migrate", rich_help_panel=_STORE)(setup.migrate)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. A reader that has seen enough (`| head`) is no error."""
+    try:
+        app(list(arguments), prog_name="headgate", standalone_mode=True)
+    except SystemExit as ended:
+        code = ended.code
+    except BrokenPipeError:
+        code = 0
+    else:
+        code = 0
+    return _flushed(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer has no reader; without this the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code

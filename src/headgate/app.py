@@ -8,7 +8,6 @@ app.add_middleware(gate.optional_auth(ExistingAuth))   # last added runs first: 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import hashlib
 import logging
@@ -31,7 +30,12 @@ from headgate.model.errors import ConfigError, ConfigProblem, InputError, Unknow
 from headgate.model.money import whole_units
 from headgate.model.offer import NetworkOffer
 from headgate.model.routing import Match, RouteTable
+from headgate.overage.callback import CallbackSink, OnOverage
+from headgate.overage.cloudevents import CloudEventsSink
+from headgate.overage.signature import read_secrets
+from headgate.overage.sink import Sink
 from headgate.service.admit import Desk
+from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
 from headgate.service.ids import RequestIds
 from headgate.service.opening import Store, open_store
@@ -137,6 +141,9 @@ class Headgate:
         self._recovery: Recovery | None = None
         self._opening = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
+        self._on_overage: OnOverage | None = None
+        self._sinks: list[Sink] = []
+        self._stop = asyncio.Event()
 
     @classmethod
     def from_file(cls, path: str | None = None, **given: Any) -> Headgate:
@@ -168,6 +175,15 @@ class Headgate:
         if found is None:
             raise InputError(f"{request.url.path} is not a priced route, so there is no caller to tell about")
         return found
+
+    def on_overage(self, function: F) -> F:
+        """Hand booked overage to a function of the seller's, in batches, at least once, with stable ids.
+
+        As a decorator or a call, before the application starts. The function takes a sequence of
+        `headgate.overage.use.OverageUse`, sync or async; what it raises is tried again later.
+        """
+        self._on_overage = function
+        return function
 
     async def record(
         self,
@@ -265,7 +281,35 @@ class Headgate:
             driver.start()
             gc.freeze()  # what was made at start-up lives on: collections under load need not walk it again
             self.store, self.ledger = store, ledger
-            self._background = [asyncio.create_task(self._follow(), name="headgate-follow")]
+            self._stop.clear()
+            self._sinks = self._make_sinks()
+            self._background = [
+                asyncio.create_task(self._follow(), name="headgate-follow"),
+                *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
+            ]
+
+    def _make_sinks(self) -> list[Sink]:
+        """Where booked overage goes: the seller's function, the seller's webhook, both or neither."""
+        sinks: list[Sink] = []
+        overage = self.config.overage
+        if self._on_overage is not None:
+            sinks.append(CallbackSink(self._on_overage))
+        if overage.export == "cloudevents" and overage.webhook_url is not None:
+            secrets = read_secrets(overage.secret or "")
+            source = self.config.seller.public_url or "urn:headgate"
+            sinks.append(CloudEventsSink(overage.webhook_url, secrets, self._now_us, source=source))
+        return sinks
+
+    def _deliverer(self, sink: Sink, store: Store) -> Deliverer:
+        return Deliverer(
+            store.driver,
+            store.registry,
+            sink,
+            self._now_us,
+            owner=self._entropy(8).hex(),
+            below=lambda bound: int.from_bytes(self._entropy(4), "big") % bound,
+            from_us=self.config.overage.from_us,
+        )
 
     async def _wire(self, store: Store, ledger: Ledger) -> None:
         config, now_us = self.config, self._now_us
@@ -330,11 +374,13 @@ class Headgate:
     async def close(self) -> None:
         """Finish what is queued and let go of everything."""
         async with self._opening:
-            for task in self._background:
+            self._stop.set()
+            for task in self._background[:1]:
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*self._background, return_exceptions=True)
             self._background = []
+            for sink in self._sinks:
+                await sink.close()
             if self.ledger is not None and self.store is not None:
                 await self.ledger.close()
                 await self.store.driver.close()

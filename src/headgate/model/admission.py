@@ -66,7 +66,7 @@ def admit(who: Who, standing: Standing | None, *, free: bool, no_subscription: s
 def after_hold(standing: Standing, granted: int) -> Decision:
     """The second decision, once units were asked for: HELD, or the channel that comes next.
 
-    A plan beyond whose allowance comes `overage` arrives here only with its cap reached, so `beyond_cap` rules.
+    A plan with `overage` beyond arrives here only with its cap reached, so `beyond_cap` rules.
     """
     if granted:
         return Decision.HELD

@@ -58,7 +58,7 @@ class Release(NamedTuple):
 
 
 class PaidUse(NamedTuple):
-    """A use that an x402 payment has settled. Amounts in micro-dollars; `payer`, `tx`, `payment` are bytes."""
+    """A use that an x402 payment has settled. Amounts in micro-dollars; ids are bytes."""
 
     action: int
     route: int | None
@@ -162,16 +162,14 @@ class Books:
         counter = self.counters[key]
         units = holdable_units(counter, hold.at_least, hold.at_most, self._free_money(standing))
         if units:
-            self._change(standing, key, counter._replace(held=counter.held + units), units)
+            self._change(key, counter._replace(held=counter.held + units), units)
         return units
 
     def release(self, release: Release) -> None:
         """Give held units back."""
         key = counter_key(release.standing, release.action)
         counter = self.counters[key]
-        self._change(
-            release.standing, key, counter._replace(held=counter.held - release.units), -release.units
-        )
+        self._change(key, counter._replace(held=counter.held - release.units), -release.units)
 
     def fits(self, use: Use) -> bool:
         """Whether a use that holds nothing fits the plan as it stands."""
@@ -205,7 +203,7 @@ class Books:
             if cap is not None:
                 self.caps[cap_key] = cap._replace(spent_micros=cap.spent_micros + charged)
         after = counter._replace(used=prior + use.units, held=counter.held - use.held)
-        self._change(standing, key, after, -use.held)
+        self._change(key, after, -use.held)
         return booked
 
     def book_paid(self, paid: PaidUse) -> Event:
@@ -261,7 +259,7 @@ class Books:
     # --- parts ------------------------------------------------------------------------------------
 
     def _free_money(self, standing: Standing) -> int | None:
-        """What the cap leaves, a number no hold reaches where there is none, None where nothing comes beyond."""
+        """What the cap leaves; beyond any hold where there is none; None where nothing comes beyond."""
         if standing.beyond.value != "overage":
             return None
         if standing.cap_micros is None:
@@ -269,7 +267,7 @@ class Books:
         cap = self.caps[standing.customer, standing.subscription, standing.period.start_us]
         return max(0, standing.cap_micros - cap.spent_micros - cap.held_micros)
 
-    def _change(self, standing: Standing, key: CounterKey, after: Counter, held: int) -> None:
+    def _change(self, key: CounterKey, after: Counter, held: int) -> None:
         """Put a counter's new state in place, with what it means for the cap and for this slot's holds."""
         cap_key = (key.customer, key.subscription, key.start_us)
         cap = self.caps.get(cap_key)

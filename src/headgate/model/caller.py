@@ -21,8 +21,9 @@ class Identity:
 class Caller:
     """Who is served in a handler (contract §9).
 
-    `channel` is `seat` for a customer (whether units become `overage` is decided when they are booked), `x402`
-    for a payer, `free` where nothing is owed. `operation_id` is the same on every retry of the same operation.
+    `channel` is `seat` for a customer (whether units become `overage` is decided when they are booked),
+    `x402` for a payer, `free` where nothing is owed. `operation_id` is the same on every retry of the same
+    operation.
     """
 
     channel: str

@@ -97,7 +97,7 @@ def seal(previous: bytes, row: tuple[object, ...]) -> Event:
 
 
 def first_broken(events: Iterable[Event], *, head: bytes = GENESIS, seq: int = 0) -> int | None:
-    """Walk one slot's events in order after `(seq, head)`; the `seq` of the first that does not fit, or None."""
+    """Walk a slot's events in order after `(seq, head)`; the first `seq` that does not fit, or None."""
     for event in events:
         seq += 1
         if event.seq != seq or chain_hash(head, tuple(event)[:-1]) != event.row_hash:

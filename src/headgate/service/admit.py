@@ -19,7 +19,7 @@ from headgate.store.names import Names
 
 
 class Presented(NamedTuple):
-    """What a request carries: one of Headgate's keys, an identity from the seller's auth, or other credentials."""
+    """What a request carries: a Headgate key, an identity from the seller's auth, other credentials."""
 
     key: bytes | None
     identity: Identity | None
@@ -28,7 +28,7 @@ class Presented(NamedTuple):
 
 @dataclass(slots=True)
 class Admitted:
-    """A request for a priced action after admission. Ids as stored; `held` units must be captured or released."""
+    """A request for a priced action, admitted. Ids as stored; `held` units must be captured or released."""
 
     action: Action
     decision: Decision
@@ -107,7 +107,7 @@ class Desk:
         return Who.CUSTOMER
 
     async def capture(self, admitted: Admitted, units: int) -> tuple[Event, ...]:
-        """Book what a customer's request used. Beyond a hold nothing is charged: the excess is written off."""
+        """Book what a customer's request used; what goes beyond its hold is written off."""
         standing = admitted.standing
         if standing is None:
             return ()

@@ -12,7 +12,7 @@ from headgate.store.names import Names
 from headgate.store.registry import Registry
 from headgate.store.statements import load_migrations
 
-SECRET = "secret"  # the name of a fact, not one
+SECRET = "secret"  # noqa: S105  the name of a fact, not one
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ async def open_store(
     version = await driver.schema_version()
     if version > newest:
         raise StoreTooNew(
-            f"The store {config.store.url} has schema {version}, this Headgate knows {newest}; upgrade Headgate."
+            f"The store {config.store.url} has schema {version}, this Headgate knows {newest}: upgrade it."
         )
     if version == 0:
         await driver.migrate()

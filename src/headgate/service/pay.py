@@ -33,7 +33,8 @@ from headgate.store.operations import (
 )
 from headgate.x402 import check, wire
 from headgate.x402 import offer as offers
-from headgate.x402.facilitator import Facilitator, Refused, Settled, Unverified, Verified
+from headgate.x402.answers import Refused, Settled, Unverified, Verified
+from headgate.x402.facilitator import Facilitator
 
 log = logging.getLogger("headgate.payments")
 RETRY_AFTER_S = 2
@@ -75,7 +76,7 @@ class OpenPayment:
 
 
 class Receipt(NamedTuple):
-    """What a payer gets: the settlement in protocol terms. `tx` is empty where nothing was settled (use 0)."""
+    """What a payer gets: the settlement in protocol terms; `transaction` is empty where use was 0."""
 
     payment: bytes
     transaction: str

@@ -17,7 +17,7 @@ from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
 from headgate.model.payment import PaymentRow, State, payment_text
 from headgate.service.pay import Cashier
 from headgate.store.operations import MovePayment
-from headgate.x402.facilitator import Settled
+from headgate.x402.answers import Settled
 
 log = logging.getLogger("headgate.payments")
 FIRST_PAUSE_US = 1_000_000

@@ -242,7 +242,3 @@ SELECT value FROM meta WHERE name = ?;
 -- name: meta_create
 -- A fact that is fixed when the store is created.
 INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING;
-
--- name: payment_steps_of
--- A payment's history, oldest first.
-SELECT at_us, state, note FROM payment_steps WHERE payment = ? ORDER BY n;

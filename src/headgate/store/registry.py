@@ -60,6 +60,11 @@ class RegistryReader:
         self._source = source
         self._catalogs = catalogs
 
+    @property
+    def known_catalogs(self) -> dict[int, Catalog]:
+        """What was read of the published catalogs, to be shared with a reader on another source."""
+        return self._catalogs
+
     async def generation(self) -> int:
         """Grows with every change of the registry."""
         return int((await self._source.rows("registry_generation"))[0][0])

@@ -99,6 +99,13 @@ async def test_a_ceiling_counts_as_the_price() -> None:
     assert any("max_units" in finding.fix for finding in await check(parse(BASE + text)))
 
 
+async def test_what_is_not_built_yet_is_said() -> None:
+    text = 'idempotency = "replay"\n' + BASE + '[store]\non_failure = "serve"\n'
+    text += ACTION.replace('"0.10"', '"0.10"\nsettle = "before"\nstream = true')
+    places = [line.partition(": ")[0] for line in errors(await check(parse(text)))]
+    assert places == ["store.on_failure", "idempotency", "actions.process.settle", "actions.process.stream"]
+
+
 async def test_a_token_clients_do_not_know_is_a_warning() -> None:
     text = BASE + 'network = "polygon-amoy"\nfacilitator = "http://127.0.0.1:9"\n' + ACTION
     assert any("do not know USDC" in line for line in warnings(await check(parse(text))))

@@ -9,7 +9,7 @@ from headgate.config.reader import Section, did_you_mean
 from headgate.config.types import EMBEDDED, NetworkConfig, X402Config
 from headgate.config.values import read_address, read_duration, read_url
 from headgate.model.assets import FACILITATORS, KNOWN_ASSETS, NETWORK_NAMES, TEST_NETWORKS, Asset
-from headgate.model.duration import HOUR_US, MINUTE_US, SECOND_US
+from headgate.model.duration import MINUTE_US, SECOND_US
 from headgate.model.errors import InputError
 
 EMBEDDED_NETWORK = "eip155:84532"
@@ -73,7 +73,6 @@ def read_x402(section: Section, *, live: bool) -> tuple[X402Config | None, tuple
         max_timeout_seconds=_read_seconds(section, "max_timeout", 300, low=10, high=86_400),
         min_validity_s=_read_seconds(section, "min_validity", 30, low=0, high=3600),
         clock_skew_s=_read_seconds(section, "clock_skew", 30, low=0, high=300),
-        refund_after_us=read_duration(section, "refund_after", HOUR_US),
         blocked_payers=_read_blocked(section),
     )
     if config.min_validity_s >= config.max_timeout_seconds:

@@ -264,14 +264,10 @@ def read_gateway(section: Section) -> GatewayConfig:
 
 
 def read_limits(section: Section) -> Limits:
-    """Bounds; a payment header of the official clients has about 1.5 KiB."""
+    """Bounds on bodies and on answers kept for a retry."""
     standard = Limits()
     limits = Limits(
         max_body_bytes=read_size(section, "max_body", standard.max_body_bytes, low=1024, high=2**40),
-        max_headers_bytes=read_size(section, "max_headers", standard.max_headers_bytes, low=4096, high=2**20),
-        max_payment_header_bytes=read_size(
-            section, "max_payment_header", standard.max_payment_header_bytes, low=2048, high=2**18
-        ),
         kept_answer_bytes=read_size(section, "kept_answer", standard.kept_answer_bytes, low=0, high=2**30),
         kept_answer_us=read_duration(section, "kept_for", standard.kept_answer_us),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from headgate.model.assets import Asset
 from headgate.model.catalog import Catalog
-from headgate.model.duration import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+from headgate.model.duration import DAY_US, MINUTE_US, SECOND_US
 from headgate.model.offer import NetworkOffer
 
 EMBEDDED = "embedded"
@@ -73,7 +73,6 @@ class X402Config:
     max_timeout_seconds: int = 300
     min_validity_s: int = 30
     clock_skew_s: int = 30
-    refund_after_us: int = HOUR_US
     blocked_payers: frozenset[bytes] = frozenset()
 
     def offers(self) -> tuple[NetworkOffer, ...]:
@@ -127,8 +126,6 @@ class Limits:
     """Bounds on what strangers send and on what is kept for them, in bytes and microseconds."""
 
     max_body_bytes: int = 100 * 1024 * 1024
-    max_headers_bytes: int = 64 * 1024
-    max_payment_header_bytes: int = 16 * 1024
     kept_answer_bytes: int = 1024 * 1024
     kept_answer_us: int = 15 * MINUTE_US
 

@@ -48,6 +48,7 @@ async def run_check(
     """
     findings = [
         *config_findings(config),
+        *unbuilt_findings(config),
         *offer_findings(config),
         *drift_findings(config, published),
         *await facilitator_findings(config, now_us),
@@ -95,6 +96,21 @@ def config_findings(config: Config) -> Iterator[Finding]:
             'is "pass": an upstream that ignores letter case serves /V1/X free where /v1/x is priced',
             'write "404" and list the free routes, unless the upstream tells cases apart',
         )
+
+
+def unbuilt_findings(config: Config) -> Iterator[Finding]:
+    """What a file may say already and this version does not do yet. A row goes when its feature comes."""
+    said = [
+        (config.store.on_failure == "serve", "store.on_failure", "customers get 503 while the store is away"),
+        (config.idempotency == "replay", "idempotency", "each answer is billed"),
+    ]
+    for action in config.catalog.actions.values():
+        where = path_of("actions", action.name)
+        said.append((action.settle == "before", f"{where}.settle", "it is settled after the work"))
+        said.append((action.stream, f"{where}.stream", "its answers are not streams to Headgate"))
+    for applies, where, instead in said:
+        if applies:
+            yield Finding.error(where, f"is not built yet: {instead}", "remove it")
 
 
 def offer_findings(config: Config) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Paying, as an agent does: the official client signs what a 402 asks for. Used by `headgate pay` and the demo.
+"""Paying, as an agent does: the official client signs what a 402 asks for. Used by the demo.
 
 Nothing here speaks HTTP. Whoever has a 402 hands its `PAYMENT-REQUIRED` value in, and sends what comes out as
 `PAYMENT-SIGNATURE` with the same request again (x402 v2, transports/http).

@@ -31,6 +31,18 @@ from headgate.x402.breaker import CLOSED
 from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply, described
 from headgate.x402.wire import encode_json
 
+__all__ = [
+    "Facilitator",
+    "FacilitatorClient",
+    "GuardedFacilitator",
+    "InProcessFacilitator",
+    "Refused",
+    "Settled",
+    "Supported",
+    "Unverified",
+    "Verified",
+]
+
 Json = Mapping[str, Any]
 
 

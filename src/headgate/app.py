@@ -29,7 +29,7 @@ from headgate.model.catalog import Catalog
 from headgate.model.errors import ConfigError, ConfigProblem, InputError, UnknownAction
 from headgate.model.money import whole_units
 from headgate.model.offer import NetworkOffer
-from headgate.model.routing import Match, RouteTable
+from headgate.model.routing import Match, RouteTable, clashes, routes_of
 from headgate.overage.callback import CallbackSink, OnOverage
 from headgate.overage.cloudevents import CloudEventsSink
 from headgate.overage.signature import read_secrets
@@ -351,9 +351,27 @@ class Headgate:
         actions = dict(catalog.actions)
         for name, route in marked_routes(self._app):
             action = actions.get(name)
-            if action is not None and route not in action.routes:
+            if action is None:
+                log.error(
+                    "%s is marked with %s, which the published catalog does not have: publish it", route, name
+                )
+            elif route not in action.routes:
                 actions[name] = replace(action, routes=(*action.routes, route))
-        return replace(catalog, actions=actions)
+        marked = replace(catalog, actions=actions)
+        listed = [(route, "free" if action is None else action.name) for route, action in routes_of(marked)]
+        wrong = tuple(
+            ConfigProblem(
+                self.config.path,
+                f"route {clash.first}",
+                f"is sold as {clash.first_where} and as {clash.second_where} ({clash.second})",
+                "mark the handler with the action its route is listed under, or take the route off the list",
+            )
+            for clash in clashes(listed)
+            if clash.first_where != clash.second_where
+        )
+        if wrong:
+            raise ConfigError(wrong)
+        return marked
 
     async def _follow(self) -> None:
         """Follow the published catalog, resume payments, forget old answers; never ends by an error."""

@@ -22,6 +22,7 @@ from headgate.web.usage import Usage
 
 log = logging.getLogger("headgate.web")
 UNITS_HEADER = b"headgate-units"
+_UNITS_LENGTH = len(UNITS_HEADER)
 MEASURED_BYTES = 16 * 1024 * 1024
 STORE_DOWN = problem(
     503,
@@ -163,7 +164,7 @@ def _take_header(start: Message) -> bytes | None:
     headers = start.get("headers", ())
     found: bytes | None = None
     for name, value in headers:
-        if name.lower() == UNITS_HEADER:
+        if len(name) == _UNITS_LENGTH and name.lower() == UNITS_HEADER:
             found = value
             break
     else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from headgate.model.catalog import Route
+from headgate.service.app_routes import app_routes
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__headgate_action__"
@@ -23,37 +24,11 @@ def mark(function: F, action: str) -> F:
 
 def marked_routes(app: Any) -> Iterator[tuple[str, Route]]:
     """(action, route) of every marked handler an application routes to."""
-    for method, path, handler in handlers(app):
-        action = _mark_of(handler)
+    for found in app_routes(app):
+        action = _mark_of(found.handler)
         if action is not None:
-            yield action, Route(method, path)
-
-
-def handlers(app: Any, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(method, path pattern, handler) of every route of a Starlette, FastAPI or Litestar application."""
-    for route in getattr(app, "routes", None) or ():
-        path = prefix + getattr(route, "path", "")
-        if hasattr(route, "route_handler_map"):  # Litestar
-            for method, (handler, _) in route.route_handler_map.items():
-                yield str(method), _plain(route.path_format), getattr(handler, "fn", handler)
-        elif getattr(route, "methods", None) and hasattr(route, "endpoint"):
-            for method in route.methods:
-                if method != "HEAD":
-                    yield method, _plain(path), route.endpoint
-        elif hasattr(route, "routes"):
-            yield from handlers(route, path)
-
-
-def _plain(path: str) -> str:
-    """A framework's path pattern in Headgate's form: `{id:int}` becomes `{id}`, `{rest:path}` stays."""
-    parts = []
-    for part in path.split("/"):
-        if part.startswith("{") and part.endswith("}") and ":" in part:
-            name, _, kind = part[1:-1].partition(":")
-            parts.append(f"{{{name}:path}}" if kind == "path" else f"{{{name}}}")
-        else:
-            parts.append(part)
-    return "/".join(parts)
+            path = found.path.rstrip("/") or "/"  # a trailing slash is gated as the same route
+            yield action, Route(found.method, path)
 
 
 def _mark_of(handler: Any) -> str | None:

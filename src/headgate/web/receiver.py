@@ -58,12 +58,17 @@ class Receiver:
                     raise BodyTooLarge
                 self._digest.update(body)
 
-    async def client_gone(self) -> bool:
-        """Whether the client has hung up. Nothing is taken from what the application may still read."""
+    def hung_up(self) -> bool | None:
+        """Whether the client has hung up, where the server tells without being asked (uvicorn does)."""
         if self.gone:
             return True
         known = getattr(getattr(self._receive, "__self__", None), "disconnected", None)
-        if isinstance(known, bool):  # uvicorn tells without asking
+        return known if isinstance(known, bool) else None
+
+    async def client_gone(self) -> bool:
+        """Whether the client has hung up. Nothing is taken from what the application may still read."""
+        known = self.hung_up()
+        if known is not None:
             return known
         while not self._kept or not self._kept[-1].get("more_body", False):
             asking = asyncio.ensure_future(self._receive())

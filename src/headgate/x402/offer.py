@@ -57,12 +57,12 @@ def build_offers(
     if action.free:
         return ()
     scheme = Scheme.UPTO if action.variable else Scheme.EXACT
-    description = shortened(action.title, DESCRIPTION_LIMIT)
+    narrowed = {accept.network: accept.description or action.title for accept in action.accepts}
     return tuple(
         Offer(
             action=action.name,
             catalog_version=catalog_version,
-            description=description,
+            description=shortened(narrowed.get(network.asset.network, action.title), DESCRIPTION_LIMIT),
             scheme=scheme,
             asset=_in_micros(network),
             pay_to=network.pay_to,
@@ -71,7 +71,8 @@ def build_offers(
             facilitator_address=network.facilitator_address if scheme is Scheme.UPTO else None,
         )
         for network in sorted(networks, key=lambda each: each.asset.network not in POLYGON)
-        if scheme is Scheme.EXACT or network.facilitator_address is not None
+        if (scheme is Scheme.EXACT or network.facilitator_address is not None)
+        and (not narrowed or network.asset.network in narrowed)
     )
 
 

@@ -20,7 +20,7 @@ from headgate.model.catalog import Action
 from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
 from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
-from headgate.model.payment import Claim, PaymentRow, State, payment_text
+from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
 from headgate.store.ledger import Ledger
 from headgate.store.names import Names
 from headgate.store.operations import (
@@ -38,6 +38,7 @@ from headgate.x402.facilitator import Facilitator
 
 log = logging.getLogger("headgate.payments")
 RETRY_AFTER_S = 2
+_TAKEN_BEFORE = frozenset({Reason.NO_MATCHING_OFFER, Reason.EXPIRED, Reason.PERMIT2_EXPIRED})
 
 
 class Why(Enum):
@@ -140,7 +141,7 @@ class Cashier:
         now_us = self.now_us()
         offer = quotes.match(signed.accepted, now_us)
         if offer is None:
-            return Declined(Why.REFUSED, Reason.NO_MATCHING_OFFER)
+            return await self._known_or(signed, ask, Reason.NO_MATCHING_OFFER)
         reason = check.check_locally(
             signed,
             offer,
@@ -163,13 +164,17 @@ class Cashier:
             raise
 
     async def _known_or(self, signed: SignedPayment, ask: Ask, reason: Reason) -> Declined:
-        """A payment that fails a local check may be one that was settled before, and expired since."""
-        rows = await self.ledger.driver.rows("payment_read", (signed.id,))
-        if rows:
-            row = PaymentRow._make(rows[0])
-            if row.state == State.SETTLED and reason in (Reason.EXPIRED, Reason.PERMIT2_EXPIRED):
-                answered = row.binding == ask.binding
-                return _declined(Claim.ANSWERED if answered else Claim.ELSEWHERE, row)
+        """A payment that is no good for this request now may be one that was taken before.
+
+        Made for another request, or for this one and expired since, or at a price that is offered no more: who
+        has paid is never asked to sign again (contract §4, the table's rows on repeated payments).
+        """
+        if reason in _TAKEN_BEFORE:
+            rows = await self.ledger.driver.rows("payment_read", (signed.id,))
+            row = PaymentRow._make(rows[0]) if rows else None
+            outcome = Claim.FRESH if row is None else claim_outcome(row, ask.binding, owner_alive=True)
+            if outcome not in (Claim.FRESH, Claim.SPENT):
+                return _declined(outcome, row)
         return Declined(Why.REFUSED, reason)
 
     async def _row(self, ask: Ask, signed: SignedPayment, offer: Offer, action: Action) -> OpenPayment:

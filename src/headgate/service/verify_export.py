@@ -124,7 +124,7 @@ def _event(shown: dict[str, Any]) -> Event:
     if len(values) != len(_ROW_FIELDS):
         raise ValueError(f"its row has {len(values)} fields, not {len(_ROW_FIELDS)}")
     if not isinstance(values[0], int) or not isinstance(values[1], int):
-        raise ValueError("its slot and seq are no numbers")
+        raise TypeError("its slot and seq are no numbers")
     row = [
         bytes.fromhex(value) if field in BYTES_FIELDS and value is not None else value
         for field, value in zip(_ROW_FIELDS, values, strict=True)

@@ -1,4 +1,4 @@
-"""A seller's webhook receiver on loopback: checks every signature, does as scripted, remembers what it took."""
+"""A seller's webhook receiver on loopback: checks signatures, does as scripted, remembers what it took."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Every ledger is a process of its own as far as the store can tell: its own conne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,15 @@ from tests.registries import CATALOG, NOW, us
 
 SECOND = 1_000_000
 START = us("2026-04-01")
+
+
+async def until(condition: Callable[[], Awaitable[object] | object]) -> None:
+    """Wait for something that is only seen by looking."""
+    while True:
+        found = condition()
+        if found if not isinstance(found, Awaitable) else await found:
+            return
+        await asyncio.sleep(0.002)
 
 
 @dataclass

@@ -64,7 +64,16 @@ def test_a_pause_is_bounded_and_always_due_after_it(failures: int, draw: int, as
 
 @pytest.mark.parametrize(
     ("failures", "full", "limit"),
-    [(0, 100, 100), (1, 100, 50), (2, 100, 25), (6, 100, 1), (7, 100, 1), (10**9, 100, 1), (0, 1, 1), (3, 1, 1)],
+    [
+        (0, 100, 100),
+        (1, 100, 50),
+        (2, 100, 25),
+        (6, 100, 1),
+        (7, 100, 1),
+        (10**9, 100, 1),
+        (0, 1, 1),
+        (3, 1, 1),
+    ],
 )
 def test_a_failing_batch_is_halved_to_one_row(failures: int, full: int, limit: int) -> None:
     assert batch_limit(failures, full) == limit

@@ -88,7 +88,9 @@ def test_batch_after_batch_everything_is_delivered_once_in_slot_order(
                 one.slot,
                 moves[one.slot].after if one.slot in moves else one.cursor,
                 one.scanned,
-                tuple(row for row in one.rows if row.seq > (moves[one.slot].after if one.slot in moves else 0)),
+                tuple(
+                    row for row in one.rows if row.seq > (moves[one.slot].after if one.slot in moves else 0)
+                ),
             )
             for one in now
         ]

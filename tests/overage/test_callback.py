@@ -11,6 +11,7 @@ import pytest
 from headgate.overage.callback import CallbackSink
 from headgate.overage.sink import DeliveryFailed
 from headgate.overage.use import OverageUse
+from tests.overage.selling import until
 from tests.overage.uses import uses
 
 TOOK: list[list[OverageUse]] = []
@@ -22,7 +23,9 @@ def _empty() -> None:
 
 
 def plain(batch: list[OverageUse]) -> None:
-    assert threading.current_thread() is not threading.main_thread(), "a plain function must not block the loop"
+    assert threading.current_thread() is not threading.main_thread(), (
+        "a plain function must not block the loop"
+    )
     TOOK.append(batch)
 
 
@@ -55,14 +58,14 @@ class Coroutine:
         Coroutine(),
         functools.partial(coroutine),
         functools.partial(plain),
-        lambda batch: coroutine(batch),
-        lambda batch: TOOK.append(batch),
+        lambda batch: coroutine(list(batch)),
+        TOOK.append,
     ],
 )
 async def test_any_callable_takes_a_list_of_rows(callback: object) -> None:
     batch = uses(3)
     await CallbackSink(callback).deliver(tuple(batch))  # type: ignore[arg-type]
-    assert TOOK == [batch]
+    assert [batch] == TOOK
 
 
 def raises(batch: list[OverageUse]) -> None:
@@ -107,7 +110,7 @@ async def test_a_coroutine_that_hangs_is_cancelled() -> None:
     sink = CallbackSink(hangs, timeout_us=20_000)
     for _ in range(2):
         ended.clear()
-        with pytest.raises(DeliveryFailed, match="did not return in 0.02 s"):
+        with pytest.raises(DeliveryFailed, match=r"did not return in 0\.02 s"):
             await sink.deliver(uses(1))
         assert ended.is_set()
 
@@ -126,8 +129,7 @@ async def test_a_thread_that_hangs_is_not_joined_by_a_second_one() -> None:
         await sink.deliver(uses(1))
     assert len(calls) == 1
     release.set()
-    while sink._called is not None and not sink._called.done():
-        await asyncio.sleep(0.001)
+    await until(lambda: sink._called is not None and sink._called.done())
     await sink.deliver(uses(1))
     assert len(calls) == 2
 

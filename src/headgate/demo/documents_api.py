@@ -279,17 +279,17 @@ def _problem(status: int, name: str, detail: str, headers: dict[str, str]) -> JS
 
 
 async def _answer_problem(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ProblemError)  # noqa: S101 - registered for this class alone
+    assert isinstance(error, ProblemError)
     return _problem(error.status, error.name, error.detail, error.headers)
 
 
 async def _answer_http_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    assert isinstance(error, HTTPException)
     name = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     return _problem(error.status_code, name, error.detail, dict(error.headers or {}))
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    assert isinstance(error, RequestValidationError)
     found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     return _problem(422, "invalid-parameter", found, {})

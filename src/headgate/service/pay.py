@@ -166,8 +166,8 @@ class Cashier:
     async def _known_or(self, signed: SignedPayment, ask: Ask, reason: Reason) -> Declined:
         """A payment that is no good for this request now may be one that was taken before.
 
-        Made for another request, or for this one and expired since, or at a price that is offered no more: who
-        has paid is never asked to sign again (contract §4, the table's rows on repeated payments).
+        Made for another request, or for this one and expired since, or at a price that is offered no more:
+        who has paid is never asked to sign again (contract §4, the table's rows on repeated payments).
         """
         if reason in _TAKEN_BEFORE:
             rows = await self.ledger.driver.rows("payment_read", (signed.id,))

@@ -35,8 +35,10 @@ from headgate.overage.cloudevents import CloudEventsSink
 from headgate.overage.signature import read_secrets
 from headgate.overage.sink import Sink
 from headgate.service.admit import Desk
+from headgate.service.check_app import middleware_order_findings
 from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
+from headgate.service.finding import Level
 from headgate.service.ids import RequestIds
 from headgate.service.opening import Store, open_store
 from headgate.service.pay import Cashier
@@ -268,6 +270,7 @@ class Headgate:
             if self.store is not None:
                 return
             self._app = self._app or app
+            self._check_order()
             config, now_us = self.config, self._now_us
             driver = make_driver(config)
             try:
@@ -345,6 +348,25 @@ class Headgate:
         self._routes = RouteTable(self._with_marks(catalog))
         self._selling = catalog.version
         log.info("selling catalog version %d", catalog.version)
+
+    def _check_order(self) -> None:
+        """Refuse to start where the auth runs inside Headgate, which so would see nobody (failure case 54)."""
+        if all(
+            getattr(entry, "cls", None) != self.middleware
+            for entry in getattr(self._app, "user_middleware", ())
+        ):
+            return  # wrapped from outside, or no Starlette application: nothing to read an order from
+        findings = list(middleware_order_findings(self._app, sells_x402=self.config.x402 is not None))
+        for finding in findings:
+            if finding.level is Level.WARNING:
+                log.warning("%s; %s", finding.message, finding.fix)
+        wrong = tuple(
+            ConfigProblem("application", finding.where, finding.message, finding.fix)
+            for finding in findings
+            if finding.level is Level.ERROR
+        )
+        if wrong:
+            raise ConfigError(wrong)
 
     def _with_marks(self, catalog: Catalog) -> Catalog:
         """The catalog with the routes of marked handlers added to their actions."""

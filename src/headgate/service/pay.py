@@ -8,6 +8,7 @@ dies in between leaves a row that `headgate.service.recover` goes on from.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -153,9 +154,9 @@ class Cashier:
         if reason is not None:
             return await self._known_or(signed, ask, reason)
         payment = await self._row(ask, signed, offer, priced(offer))
-        claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row))
+        claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
         if claimed.outcome is not Claim.FRESH:
-            return _declined(claimed.outcome, claimed.existing)
+            return _repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
         self.active.add(payment.id)
         try:
             return await self._verify(payment)
@@ -174,7 +175,7 @@ class Cashier:
             row = PaymentRow._make(rows[0]) if rows else None
             outcome = Claim.FRESH if row is None else claim_outcome(row, ask.binding, owner_alive=True)
             if outcome not in (Claim.FRESH, Claim.SPENT):
-                return _declined(outcome, row)
+                return _repeated(outcome, row, signed, checked=False)
         return Declined(Why.REFUSED, reason)
 
     async def _row(self, ask: Ask, signed: SignedPayment, offer: Offer, action: Action) -> OpenPayment:
@@ -340,6 +341,30 @@ def receipt_of(row: PaymentRow) -> Receipt:
         "0x" + row.payer.hex(),
         row.charged_micros,
     )
+
+
+def _name_hash(signed: SignedPayment) -> bytes | None:
+    """The name a payer gave its payment, scoped to the payer, once its signature proves who that is."""
+    if signed.identifier is None or signed.needs_facilitator:
+        return None
+    return hashlib.sha256(signed.payer + signed.identifier.encode()).digest()
+
+
+def _repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, checked: bool) -> Declined:
+    """What a payment that was taken before leads to.
+
+    A kept answer is only for whoever can show the payment again: where the signature was not checked here it
+    must be the one that was settled, because everything else about it is public on the chain (case 17).
+    """
+    if outcome is Claim.ANSWERED and not checked and not _same_signature(row, signed):
+        return Declined(Why.REFUSED, Reason.SIGNATURE)
+    return _declined(outcome, row)
+
+
+def _same_signature(row: PaymentRow | None, signed: SignedPayment) -> bool:
+    if row is None or row.authorization_json is None:
+        return False
+    return wire.parse(row.authorization_json).signature == signed.signature
 
 
 def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:

@@ -296,6 +296,11 @@ class Ledger:
 
     async def _claim(self, tx: Tx, claim: ClaimPayment, now_us: int) -> Claimed:
         row = claim.row._replace(slot=self.slot, epoch=self.epoch, updated_us=now_us)
+        if claim.name_hash is not None:
+            namesake = await self._namesake(tx, claim.name_hash, row)
+            if namesake is not None:
+                return namesake
+            await tx.run("payment_name", (claim.name_hash, row.id))
         if await tx.run("payment_insert", row):
             await self._step(tx, row.id, State.CLAIMED, None, now_us)
             return Claimed(Claim.FRESH, None)
@@ -313,6 +318,16 @@ class Ledger:
             )
             await self._step(tx, row.id, State.CLAIMED, "again", now_us)
         return Claimed(outcome, existing)
+
+    async def _namesake(self, tx: Tx, name_hash: bytes, row: PaymentRow) -> Claimed | None:
+        """Another payment under the same name: it answers for this one, unless it came to nothing."""
+        named = await tx.rows("payment_named", (name_hash,))
+        if not named or named[0][0] == row.id:
+            return None
+        before = PaymentRow._make((await tx.rows("payment_read", named[0]))[0])
+        alive = await self._alive(tx, before.slot, before.epoch)
+        outcome = claim_outcome(before, row.binding, owner_alive=alive)
+        return None if outcome in (Claim.FRESH, Claim.SPENT) else Claimed(outcome, before)
 
     async def _alive(self, tx: Tx, slot: int, epoch: int) -> bool:
         if slot == self.slot:

@@ -17,9 +17,13 @@ class Booked(NamedTuple):
 
 
 class ClaimPayment(NamedTuple):
-    """Make a payment this process's to work on. `row.slot`, `epoch` and `updated_us` are filled in."""
+    """Make a payment this process's to work on. `row.slot`, `epoch` and `updated_us` are filled in.
+
+    `name_hash` is of the payer and the name it gave the payment (extension `payment-identifier`), if any.
+    """
 
     row: PaymentRow
+    name_hash: bytes | None = None
 
 
 class Claimed(NamedTuple):

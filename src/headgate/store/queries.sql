@@ -180,6 +180,15 @@ SELECT network, asset, payer, nonce, id, state, slot, epoch, rail, action, route
     authorization_json, requirements_json, tx, reason, event_slot, event_seq
 FROM payments WHERE id = ?;
 
+-- name: payment_named
+-- The payment that a payer gave a name to.
+SELECT payment FROM payment_names WHERE name_hash = ?;
+
+-- name: payment_name
+-- Give a payment the name its payer chose; a name whose payment came to nothing passes on.
+INSERT INTO payment_names (name_hash, payment) VALUES (?, ?)
+ON CONFLICT (name_hash) DO UPDATE SET payment = excluded.payment;
+
 -- name: payment_reclaim
 -- Claim a payment again that was released, or whose process died before anything was owed.
 UPDATE payments SET state = 1, slot = ?, epoch = ?, rail = ?, action = ?, route = ?, customer = ?,

@@ -265,6 +265,13 @@ CREATE TABLE payments (
 CREATE INDEX payments_by_state ON payments (state, updated_us);
 CREATE INDEX payments_by_request ON payments (request_id);
 
+-- Names that payers gave their payments (extension `payment-identifier`), each scoped to its payer: the hash is
+-- of payer and name. The first payment under a name keeps it, unless it came to nothing.
+CREATE TABLE payment_names (
+    name_hash {bytes} NOT NULL PRIMARY KEY,
+    payment {bytes} NOT NULL
+) {clustered};
+
 -- The answer kept for a payer, apart from the payment so that listing payments stays cheap.
 CREATE TABLE answers (
     payment {bytes} NOT NULL PRIMARY KEY,

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from headgate.config import Config, NetworkConfig, load
+from headgate.config import Config, load
 from headgate.model.admission import always_yes
 from headgate.model.booking import Use
 from headgate.model.calendar import AccountingCalendar
@@ -28,7 +28,6 @@ from headgate.model.caller import Caller, Identity
 from headgate.model.catalog import Catalog
 from headgate.model.errors import ConfigError, ConfigProblem, InputError, UnknownAction
 from headgate.model.money import whole_units
-from headgate.model.offer import NetworkOffer
 from headgate.model.routing import Match, RouteTable, clashes, routes_of
 from headgate.overage.callback import CallbackSink, OnOverage
 from headgate.overage.cloudevents import CloudEventsSink
@@ -40,6 +39,7 @@ from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
 from headgate.service.finding import Level
 from headgate.service.ids import RequestIds
+from headgate.service.networks import Networks
 from headgate.service.opening import Store, open_store
 from headgate.service.pay import Cashier
 from headgate.service.recover import Recovery
@@ -141,6 +141,7 @@ class Headgate:
         self._app: Any = None
         self._page: ReceiptPage | None = None
         self._recovery: Recovery | None = None
+        self._networks: Networks | None = None
         self._opening = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
         self._on_overage: OnOverage | None = None
@@ -329,6 +330,8 @@ class Headgate:
                 config.x402, ledger, store.names, self._facilitators, now_us, config.limits.kept_answer_us
             )
             self._recovery = Recovery(cashier, now_us)
+            self._networks = Networks(config.x402, self._facilitators, store.driver, now_us)
+            await self._networks.open()
         receipt_key = hashlib.sha256(b"receipts|" + store.secret).digest()
         self.payer = Payer(cashier, self._storefront, seller.public_url, config.limits, receipt_key, now_us)
         self._page = ReceiptPage(self.payer, store.driver)
@@ -343,18 +346,20 @@ class Headgate:
         catalog = directory.catalog(now_us)
         if catalog.version == self._selling:
             return
-        networks = () if self.config.x402 is None else tuple(_offered(self.config.x402.networks, self.config))
-        self._storefront.stock(directory.catalogs, networks, now_us)
+        self._stock(directory)
         self._routes = RouteTable(self._with_marks(catalog))
         self._selling = catalog.version
         log.info("selling catalog version %d", catalog.version)
 
+    def _stock(self, directory: Directory) -> None:
+        """Make the offers of now."""
+        history = [] if self._networks is None else self._networks.history
+        self._storefront.stock(directory.catalogs, history, self._now_us())
+
     def _check_order(self) -> None:
-        """Refuse to start where the auth runs inside Headgate, which so would see nobody (failure case 54)."""
-        if all(
-            getattr(entry, "cls", None) != self.middleware
-            for entry in getattr(self._app, "user_middleware", ())
-        ):
+        """Refuse to start where the auth runs inside Headgate, which would see nobody (case 54)."""
+        layers = getattr(self._app, "user_middleware", ())
+        if all(getattr(layer, "cls", None) != self.middleware for layer in layers):
             return  # wrapped from outside, or no Starlette application: nothing to read an order from
         findings = list(middleware_order_findings(self._app, sells_x402=self.config.x402 is not None))
         for finding in findings:
@@ -402,6 +407,8 @@ class Headgate:
             try:
                 await self.desk.directory.refresh()
                 self._sell(self.desk.directory)
+                if self._networks is not None and await self._networks.refresh():
+                    self._stock(self.desk.directory)
                 if self._recovery is not None and beats % 2 == 0:
                     await self._recovery.run_once()
             except asyncio.CancelledError:
@@ -439,9 +446,3 @@ class Headgate:
 
 def _quote_ttl_us(config: Config) -> int:
     return 0 if config.x402 is None else config.x402.quote_ttl_us
-
-
-def _offered(networks: tuple[NetworkConfig, ...], config: Config) -> list[NetworkOffer]:
-    assert config.x402 is not None
-    timeout = config.x402.max_timeout_seconds
-    return [NetworkOffer(network.asset, network.pay_to, timeout) for network in networks]

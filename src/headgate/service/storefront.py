@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from headgate.model.catalog import Action, Catalog
 from headgate.model.offer import NetworkOffer, Offer, Quotes
@@ -15,6 +16,7 @@ from headgate.x402.offer import (
 )
 
 _KEPT = 10_000
+T = TypeVar("T")
 _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
 
@@ -29,20 +31,29 @@ class Storefront:
         self._mime_types: dict[str, str] = {}
         self._made: dict[tuple[str, str, str], Challenge] = {}
 
-    def stock(self, catalogs: Sequence[Catalog], networks: Sequence[NetworkOffer], now_us: int) -> None:
-        """Offer what the catalogs in force up to now say; earlier prices are honoured for a while."""
+    def stock(
+        self, catalogs: Sequence[Catalog], networks: Sequence[tuple[int, Sequence[NetworkOffer]]], now_us: int
+    ) -> None:
+        """Offer what is in force now, and honour for a while what was offered before.
+
+        Both histories are walked in time: at each instant at which catalog or networks changed, the offers of
+        that instant replace the ones before it.
+        """
         self._catalogs = {catalog.version: catalog for catalog in catalogs}
         names = {name for catalog in catalogs for name in catalog.actions}
         quotes = dict.fromkeys(names, Quotes())
-        for catalog in catalogs:
-            if catalog.effective_us > now_us and catalog is not catalogs[0]:
-                break
+        changes = {catalog.effective_us for catalog in catalogs} | {since_us for since_us, _ in networks}
+        for at_us in sorted(change for change in changes if change <= now_us):
+            catalog = _last([(each.effective_us, each) for each in catalogs], at_us)
+            offered = _last(networks, at_us)
+            if catalog is None or offered is None:
+                continue
             for name in names:
                 action = catalog.actions.get(name)
                 made = (
-                    () if action is None else build_offers(action, networks, catalog_version=catalog.version)
+                    () if action is None else build_offers(action, offered, catalog_version=catalog.version)
                 )
-                quotes[name] = quotes[name].replaced(made, catalog.effective_us, self._quote_ttl_us)
+                quotes[name] = quotes[name].replaced(made, at_us, self._quote_ttl_us)
             self._mime_types = {name: action.mime_type for name, action in catalog.actions.items()}
         self._quotes = quotes
         self._made.clear()
@@ -74,3 +85,12 @@ class Storefront:
                 extensions=_EXTENSIONS,
             )
         return known
+
+
+def _last(history: Sequence[tuple[int, T]], at_us: int) -> T | None:
+    """What held at an instant: the last entry at or before it."""
+    found = None
+    for since_us, entry in history:
+        if since_us <= at_us:
+            found = entry
+    return found

@@ -40,16 +40,16 @@ SELECT month FROM months;
 
 -- name: counter_read
 -- A counter, to be changed in this transaction.
-SELECT granted, opening, used, held, catalog_version, list_micros, list_per, over_micros, over_per
+SELECT granted, opening, used, held, catalog_version, list_micros, list_per, over_micros, over_per, overage
 FROM counters WHERE customer = ? AND subscription = ? AND action = ? AND start_us = ?;
 
 -- name: counter_write
 -- A counter's new state; the first use of a period creates it.
 INSERT INTO counters (customer, subscription, action, start_us, granted, opening, used, held,
-    catalog_version, list_micros, list_per, over_micros, over_per)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    catalog_version, list_micros, list_per, over_micros, over_per, overage)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (customer, subscription, action, start_us) DO UPDATE SET
-    granted = excluded.granted, used = excluded.used, held = excluded.held;
+    granted = excluded.granted, used = excluded.used, held = excluded.held, overage = excluded.overage;
 
 -- name: cap_read
 -- A contract's overage money in one billing period.
@@ -247,6 +247,10 @@ SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7);
 -- name: meta_read
 -- One fact about this store.
 SELECT value FROM meta WHERE name = ?;
+
+-- name: meta_set
+-- A fact that may change.
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: meta_create
 -- A fact that is fixed when the store is created.

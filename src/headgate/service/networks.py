@@ -100,7 +100,9 @@ class Networks:
             return False
         alive_us = now_us - self._settings.quote_ttl_us
         ended = [later for later, _ in self.history[1:]] + [now_us]
-        self.history = [entry for entry, end_us in zip(self.history, ended, strict=True) if end_us > alive_us]
+        self.history = [
+            entry for entry, end_us in zip(self.history, ended, strict=False) if end_us > alive_us
+        ]
         self.history.append((now_us, today))
         kept = [
             _Kept(

@@ -210,20 +210,18 @@ async def _allowance(driver: Driver, event: Event) -> Allowance | None:
 def _decision(event: Event, shown: dict[str, Any], allowance: Allowance | None) -> str:
     if event.kind != Kind.USAGE:
         return f"A {shown['kind']} of {shown['corrects']}: {event.reason or 'no reason given'}."
-    who = (
-        f"customer {shown['customer']!r}" if shown["customer"] is not None else "a caller without an account"
-    )
-    use = f"{event.units} units of {shown['action']}"
+    who = "A caller without an account" if shown["customer"] is None else f"Customer {shown['customer']!r}"
+    use = f"{event.units} unit{'' if event.units == 1 else 's'} of {shown['action']}"
     if event.channel == Channel.X402:
         paid = f"paid {shown['charged_amount']} USD from {shown['payer']} on {shown['network']}"
         why = "whose contract left no room for it" if event.customer is not None else "who must pay per use"
         return f"{who}, {why}, {paid} for {use}."
     if event.subscription is None:
-        return f"{who} has no contract and the seller lets it pass: {use}, recorded, charged 0."
+        return f"{who} had no contract and the seller let it pass: {use}, recorded, charged 0."
     plan = f"plan {shown['plan']!r} ({shown['subscription']})"
     granted = "" if allowance is None else f" of {allowance.granted} granted"
     before = f"{who} on {plan} had used {event.prior} units{granted} in the billing period that began "
-    before += f"{shown['billing_period']}: these {use} are"
+    before += f"{shown['billing_period']}: this use ({use}) is"
     if event.channel == Channel.SEAT:
         return f"{before} inside the allowance, charged 0."
     return f"{before} beyond the allowance, which the plan sells as overage."

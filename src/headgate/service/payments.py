@@ -55,6 +55,7 @@ class PaymentView:
     key_id: str | None
     request_id: str
     units: int
+    written_off: int
     unit_price: str
     per: int
     catalog_version: int
@@ -82,7 +83,7 @@ async def list_payments(
     at_us, last = _LATEST, b""
     if after is not None:
         row = await _row(driver, _read_id(after))
-        at_us, last = int(row[24]), bytes(row[0])
+        at_us, last = int(row[25]), bytes(row[0])
     place = (at_us, at_us, last, _checked_limit(limit))
     if state is None:
         rows = await driver.rows_slow("payments_recent", place)
@@ -171,9 +172,9 @@ async def _views(driver: Driver, rows: list[Row]) -> tuple[PaymentView, ...]:
 
 def _view(row: Row, timeline: tuple[PaymentStep, ...] = ()) -> PaymentView:
     (identifier, state, network, asset, payer, nonce, pay_to, scheme, action, route, customer) = row[:11]
-    (subscription, seat, api_key, request_id, units, unit_micros, per, catalog_version) = row[11:19]
-    (authorized, charged, listed, valid_before_s, occurred_us, updated_us, tx, reason) = row[19:27]
-    event_slot, event_seq, booked_us = row[27:]
+    (subscription, seat, api_key, request_id, units, written_off, unit_micros, per, version) = row[11:20]
+    (authorized, charged, listed, valid_before_s, occurred_us, updated_us, tx, reason) = row[20:28]
+    event_slot, event_seq, booked_us = row[28:]
     return PaymentView(
         payment_id=payment_text(identifier),
         state=_word(state),
@@ -191,9 +192,10 @@ def _view(row: Row, timeline: tuple[PaymentStep, ...] = ()) -> PaymentView:
         key_id=None if api_key is None else write_id(KEY, api_key),
         request_id=request_id_text(request_id),
         units=units,
+        written_off=written_off,
         unit_price=format_usd(unit_micros),
         per=per,
-        catalog_version=catalog_version,
+        catalog_version=version,
         authorized_amount=format_usd(authorized),
         charged_amount=format_usd(charged),
         list_amount=format_usd(listed),

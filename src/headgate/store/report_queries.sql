@@ -172,9 +172,9 @@ SELECT id FROM payments WHERE tx = ? ORDER BY occurred_us, id LIMIT ?;
 -- name: payment_shown
 -- What may be shown of a payment: never the signed authorization.
 SELECT p.id, p.state, p.network, p.asset, p.payer, p.nonce, r.pay_to, r.scheme, a.name, o.name, c.ref,
-    p.subscription, s.ref, p.api_key, p.request_id, p.units, p.unit_micros, p.per, p.catalog_version,
-    p.authorized_micros, p.charged_micros, p.list_micros, p.valid_before_s, p.occurred_us, p.updated_us,
-    p.tx, p.reason, p.event_slot, p.event_seq, e.booked_us
+    p.subscription, s.ref, p.api_key, p.request_id, p.units, p.written_off, p.unit_micros, p.per,
+    p.catalog_version, p.authorized_micros, p.charged_micros, p.list_micros, p.valid_before_s,
+    p.occurred_us, p.updated_us, p.tx, p.reason, p.event_slot, p.event_seq, e.booked_us
 FROM payments p
 LEFT JOIN rails r ON r.id = p.rail
 LEFT JOIN actions a ON a.id = p.action

@@ -10,7 +10,7 @@ import typer
 
 from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption, DryRunOption, Format, FormatOption
-from headgate.cli.output import Column, print_json, print_rows, print_table, text_of
+from headgate.cli.output import Column, minute, print_json, print_rows, print_table, text_of
 from headgate.cli.values import instant
 
 if TYPE_CHECKING:
@@ -47,29 +47,29 @@ def _beyond(plan: Plan) -> str:
 
 
 _CHANGES = (
-    Column("what", lambda row: row.where),
-    Column("before", lambda row: "–" if row.before is None else row.before),
-    Column("after", lambda row: "–" if row.after is None else row.after),
+    Column("what", lambda row: row.where, folds=True),
+    Column("before", lambda row: "–" if row.before is None else row.before, folds=True),
+    Column("after", lambda row: "–" if row.after is None else row.after, folds=True),
 )
 _VERSIONS = (
     Column("version", lambda row: row.version, number=True),
     Column("status", lambda row: row.status),
-    Column("effective", lambda row: row.effective_at[:19] + "Z"),
-    Column("published", lambda row: row.published_at[:19] + "Z"),
+    Column("effective", lambda row: minute(row.effective_at)),
+    Column("published", lambda row: minute(row.published_at)),
     Column("digest", lambda row: row.digest[:12]),
 )
 _ACTIONS = (
-    Column("action", lambda row: row.name),
+    Column("action", lambda row: row.name, folds=True),
     Column("unit", lambda row: row.unit),
     Column("price, USD", _price, number=True),
     Column("x402 ceiling", lambda row: row.max_units, number=True),
-    Column("routes", lambda row: "\n".join(str(route) for route in row.routes)),
+    Column("routes", lambda row: "\n".join(str(route) for route in row.routes), folds=True),
 )
 _PLANS = (
     Column("plan", lambda row: row.name),
     Column("per seat, USD", lambda row: _usd(row.price_per_seat_micros), number=True),
-    Column("included", _included),
-    Column("beyond", _beyond),
+    Column("included", _included, folds=True),
+    Column("beyond", _beyond, folds=True),
 )
 
 
@@ -199,11 +199,12 @@ def _as_json(catalog: Catalog) -> dict[str, object]:
 def _print_catalog(catalog: Catalog) -> None:
     from headgate.model.calendar import format_us
 
-    typer.echo(f"catalog {catalog.version}, effective {format_us(catalog.effective_us)}")
+    typer.echo(f"catalog {catalog.version}, effective {format_us(catalog.effective_us)}\n")
     actions = [catalog.actions[name] for name in sorted(catalog.actions)]
     print_table([[text_of(column.read(one)) for column in _ACTIONS] for one in actions], _ACTIONS)
     plans = [catalog.plans[name] for name in sorted(catalog.plans)]
     if plans:
+        typer.echo()
         print_table([[text_of(column.read(one)) for column in _PLANS] for one in plans], _PLANS)
     if catalog.free:
-        typer.echo("free: " + ", ".join(str(route) for route in catalog.free))
+        typer.echo("\nfree: " + ", ".join(str(route) for route in catalog.free))

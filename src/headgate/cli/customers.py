@@ -28,9 +28,9 @@ Refs = Annotated[
 
 _COLUMNS = (
     Column("customer", lambda row: row.customer),
-    Column("name", lambda row: row.name),
-    Column("email", lambda row: row.email),
-    Column("references", lambda row: row.references),
+    Column("name", lambda row: row.name, folds=True),
+    Column("email", lambda row: row.email, folds=True),
+    Column("references", lambda row: row.references, folds=True),
     Column("created", lambda row: row.created_at[:10]),
     Column("archived", lambda row: row.archived_at and row.archived_at[:10]),
 )

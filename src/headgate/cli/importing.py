@@ -73,9 +73,13 @@ def _print(report: ImportReport, output: Format) -> None:
     for row in report.rows:
         for difference in row.differs:
             typer.echo(f"line {row.line}, {row.customer}: left as it is: {difference}")
-    would = "would be " if report.dry_run else ""
-    typer.echo(
-        f"{would}created {report.created}, {would}updated {report.updated}, unchanged {report.unchanged} "
-        f"customers; {would}made {report.contracts} contracts"
-        + (" (dry run: nothing was kept)" if report.dry_run else "")
-    )
+    if report.dry_run:
+        typer.echo(
+            f"would create {report.created} customers and {report.contracts} contracts, "
+            f"update {report.updated}, leave {report.unchanged} as they are (dry run: nothing was kept)"
+        )
+    else:
+        typer.echo(
+            f"created {report.created} customers and {report.contracts} contracts, updated {report.updated}, "
+            f"left {report.unchanged} as they are"
+        )

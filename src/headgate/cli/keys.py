@@ -10,7 +10,7 @@ import typer
 
 from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption, Format, FormatOption
-from headgate.cli.output import Column, note, print_fields, print_json, print_rows
+from headgate.cli.output import Column, minute, note, print_fields, print_json, print_rows
 from headgate.cli.values import later, length
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ KeyId = Annotated[str, typer.Argument(metavar="KEY", help="A key's id, like key_
 _ENTROPY_BYTES = 32
 _COLUMNS = (
     Column("key", lambda row: row.key_id),
-    Column("customer", lambda row: row.customer),
-    Column("seat", lambda row: row.seat_id),
+    Column("customer", lambda row: row.customer, folds=True),
+    Column("seat", lambda row: row.seat_id, folds=True),
     Column("begins", lambda row: row.hint),
     Column("status", lambda row: row.status),
     Column("created", lambda row: row.created_at[:10]),
-    Column("expires", lambda row: row.expires_at and row.expires_at[:19] + "Z"),
+    Column("expires", lambda row: minute(row.expires_at)),
 )
 
 

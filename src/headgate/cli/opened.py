@@ -68,19 +68,20 @@ async def _in_store(config: Config, work: Callable[[Opened], Awaitable[T]]) -> T
     from headgate.app import clock_us, make_driver
     from headgate.service.opening import open_store
 
-    new = _is_missing(config)
+    file = store_file(config)
+    is_new = file is not None and not file.exists()
     driver = make_driver(config)
     try:
         store = await open_store(driver, config, clock_us, os.urandom)
-        if new is not None:
-            what = f"a new store, {new} ({config.mode} mode), with catalog 1 from {config.path}"
+        if is_new:  # worth a word: this may be the wrong directory
+            what = f"a new store, {file} ({config.mode} mode), with catalog 1 from {config.path}"
             sys.stderr.write(f"headgate: created {what}\n")
         return await work(Opened(config, store, clock_us()))
     finally:
         await driver.close()
 
 
-def _is_missing(config: Config) -> Path | None:
-    """The file of a store that is about to be created: worth a word, the directory may be the wrong one."""
+def store_file(config: Config) -> Path | None:
+    """The file of a SQLite store; None for other kinds."""
     kind, _, path = config.store.url.partition(":///")
-    return Path(path) if kind == "sqlite" and path and not Path(path).exists() else None
+    return Path(path) if kind == "sqlite" and path else None

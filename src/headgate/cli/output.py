@@ -1,13 +1,16 @@
 """Writing: tables for people, JSON for programs, notes and progress on stderr.
 
-Values come from the store and may be anything, so they are written as plain text, never as markup. Cells are
-folded where a row is wider than the terminal (80 columns where there is none): nothing is cut off.
+Values come from the store and may be anything, so they are written as plain text, never as markup. Where a
+row is wider than the terminal (80 columns where there is none), texts are folded; numbers, ids and times
+never are: rather than cut anything off, the table is wider.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -17,14 +20,19 @@ import typer
 
 from headgate.cli.options import Format
 
+_FOLDED_WIDTH = 16
+_RULES = "    \n    \n ── \n    \n    \n ── \n    \n    \n"
+"""A line below the headings and one above the totals (rich: 8 rows of left, fill, between, right)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its heading, how a row's cell is read, and whether it holds numbers."""
+    """A column of a table: its heading, how a row's cell is read, is it a number, may its text be folded."""
 
     heading: str
     read: Callable[[Any], object]
     number: bool = False
+    folds: bool = False
 
 
 def text_of(value: object) -> str:
@@ -38,6 +46,11 @@ def text_of(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(text_of(each) for each in value)
     return str(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def plain(value: Any) -> Any:
@@ -62,6 +75,11 @@ def note(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def minute(at: str | None) -> str:
+    """A time of a view, to the minute, as tables show it: `2026-11-22 23:34Z`."""
+    return "" if at is None else f"{at[:10]} {at[11:16]}Z"
+
+
 def print_rows(rows: Sequence[Any], columns: Sequence[Column], output: Format, *, empty: str) -> None:
     """Views as JSON, or as a table; where there are none, a line that says so."""
     if output is Format.JSON:
@@ -73,25 +91,19 @@ def print_rows(rows: Sequence[Any], columns: Sequence[Column], output: Format, *
 
 
 def print_table(
-    cells: Sequence[Sequence[str]],
-    columns: Sequence[Column],
-    *,
-    title: str | None = None,
-    totals: Sequence[str] | None = None,
+    cells: Sequence[Sequence[str]], columns: Sequence[Column], *, totals: Sequence[str] | None = None
 ) -> None:
     """A table on standard output, numbers to the right; `totals` below a line."""
-    from rich import box
+    from rich.box import Box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
-        title=None if title is None else Text(title),
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
+        box=Box(_RULES),
+        show_edge=False,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
         header_style="bold",
         show_footer=totals is not None,
         footer_style="bold",
@@ -99,14 +111,46 @@ def print_table(
     for place, column in enumerate(columns):
         table.add_column(
             Text(column.heading),
-            footer=Text(totals[place]) if totals is not None else "",
+            footer="" if totals is None else Text(totals[place]),
             justify="right" if column.number else "left",
-            no_wrap=column.number,
+            no_wrap=not column.folds,
+            min_width=len(column.heading),
             overflow="fold",
         )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.width = max(console.width, _narrowest([*cells, *([totals] if totals else [])], columns))
+    console.print(table)
+
+
+def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int:
+    """The width below which something would be cut off."""
+    from rich.cells import cell_len
+
+    width = 2 * (len(columns) - 1)
+    for place, column in enumerate(columns):
+        texts = [column.heading, *(line for row in cells for line in row[place].split("\n"))]
+        widest = max(map(cell_len, texts))
+        width += max(len(column.heading), min(widest, _FOLDED_WIDTH)) if column.folds else widest
+    return width
+
+
+def print_wrapped(text: str, indent: str) -> None:
+    """A paragraph: wrapped on a terminal, one line elsewhere, so that programs find it whole."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(
+            text,
+            max(width, 40),
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    else:
+        text = indent + text
+    typer.echo(text)
 
 
 def print_fields(fields: Sequence[tuple[str, object]]) -> None:
@@ -119,7 +163,7 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on stderr, where that is a terminal; called with (done, of)."""
     if not sys.stderr.isatty():
         yield lambda _done, _of: None

@@ -13,9 +13,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from headgate.cli import catalog, customers, importing, keys, setup, subscriptions, world
+from headgate.cli import (
+    buying,
+    catalog,
+    customers,
+    importing,
+    keys,
+    ledger,
+    payments,
+    report,
+    setup,
+    subscriptions,
+    world,
+)
 from headgate.model.errors import (
     AllowanceExhausted,
+    AlreadyExists,
     ChainError,
     FacilitatorError,
     HeadgateError,
@@ -23,8 +36,8 @@ from headgate.model.errors import (
     NotFound,
 )
 
-_START, _CONTRACTS, _STORE = "Start", "Catalog and contracts", "Store"
-_SAYS_NO = (NotFound, IdConflict, AllowanceExhausted, FacilitatorError, ChainError)
+_START, _CONTRACTS, _LEDGER, _STORE = "Start", "Catalog and contracts", "Ledger", "Store"
+_SAYS_NO = (NotFound, AlreadyExists, IdConflict, AllowanceExhausted, FacilitatorError, ChainError)
 
 
 class _Commands(TyperGroup):
@@ -34,13 +47,21 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except HeadgateError as error:
-            sys.stderr.write(f"headgate: {error}\n")
+            sys.stderr.write(_told(error))
             raise typer.Exit(1 if isinstance(error, _SAYS_NO) else 2) from None
         except ModuleNotFoundError as error:
             if "headgate[" not in str(error):
                 raise
             sys.stderr.write(f"headgate: {error}\n")
             raise typer.Exit(2) from None
+
+
+def _told(error: HeadgateError) -> str:
+    """One line, or a line for each problem where several were found at once."""
+    problems = getattr(error, "problems", ())
+    if len(problems) < 2:
+        return f"headgate: {error}\n"
+    return f"headgate: {len(problems)} problems\n" + "".join(f"  {problem}\n" for problem in problems)
 
 
 app = typer.Typer(
@@ -75,6 +96,10 @@ def _program(
     del version
 
 
+app.command("demo", rich_help_panel=_START)(world.demo)
+app.command("init", rich_help_panel=_START)(setup.init)
+app.command("check", rich_help_panel=_START)(setup.check)
+app.command("pay", rich_help_panel=_START)(buying.pay)
 app.command("facilitator", rich_help_panel=_START)(world.facilitator)
 app.command("publish", rich_help_panel=_CONTRACTS)(catalog.publish)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=_CONTRACTS)
@@ -82,6 +107,13 @@ app.add_typer(customers.app, name="customers", rich_help_panel=_CONTRACTS)
 app.add_typer(subscriptions.app, name="subscriptions", rich_help_panel=_CONTRACTS)
 app.add_typer(keys.app, name="keys", rich_help_panel=_CONTRACTS)
 app.command("import", rich_help_panel=_CONTRACTS)(importing.import_)
+app.command("report", rich_help_panel=_LEDGER)(report.report)
+app.command("events", rich_help_panel=_LEDGER)(ledger.events)
+app.command("record", rich_help_panel=_LEDGER)(ledger.record)
+app.command("explain", rich_help_panel=_LEDGER)(ledger.explain)
+app.command("verify", rich_help_panel=_LEDGER)(ledger.verify)
+app.add_typer(payments.app, name="payments", rich_help_panel=_LEDGER)
+app.command("status", rich_help_panel=_STORE)(setup.status)
 app.command("migrate", rich_help_panel=_STORE)(setup.migrate)
 
 

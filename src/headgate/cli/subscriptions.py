@@ -43,8 +43,8 @@ OverageCap = Annotated[
 _AS_PLAN = "plan"
 _COLUMNS = (
     Column("id", lambda row: row.subscription),
-    Column("customer", lambda row: row.customer),
-    Column("plan", lambda row: row.plan),
+    Column("customer", lambda row: row.customer, folds=True),
+    Column("plan", lambda row: row.plan, folds=True),
     Column("seats", lambda row: row.seats, number=True),
     Column("status", lambda row: row.status),
     Column("start", lambda row: row.start_at[:10]),
@@ -96,6 +96,7 @@ def _print(view: SubscriptionView, output: Format) -> None:
         ]
     )
     if view.allowances:
+        typer.echo()
         print_table(
             [[text_of(column.read(row)) for column in _ALLOWANCES] for row in view.allowances], _ALLOWANCES
         )

@@ -1,0 +1,123 @@
+"""`headgate payments`: x402 payments with their timeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headgate.cli.opened import in_store
+from headgate.cli.options import ConfigOption, Format, FormatOption
+from headgate.cli.output import Column, minute, print_json, print_rows, text_of
+
+if TYPE_CHECKING:
+    from headgate.service.payments import PaymentView
+
+app = typer.Typer(no_args_is_help=True, help="x402 payments: list, find, show.")
+
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="At most so many.")]
+
+_COLUMNS = (
+    Column("payment", lambda row: row.payment_id),
+    Column("state", lambda row: row.state),
+    Column("charged, USD", lambda row: row.charged_amount, number=True),
+    Column("changed", lambda row: minute(row.updated_at)),
+)
+_EMPTY = "no such payments"
+
+
+@app.command("list")
+def list_(
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            metavar="STATE",
+            help="claimed, verified, served, settling, settled, failed, unknown or released.",
+        ),
+    ] = None,
+    limit: Limit = 100,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="ID", help="Go on after this payment.")
+    ] = None,
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """List payments, the last changed first."""
+    from headgate.service.payments import list_payments
+
+    views = in_store(
+        config, lambda opened: list_payments(opened.driver, state=state, limit=limit, after=after)
+    )
+    print_rows(views, _COLUMNS, output, empty=_EMPTY)
+
+
+@app.command()
+def find(
+    tx: Annotated[
+        str | None, typer.Option("--tx", metavar="0x…", help="A settlement's transaction hash.")
+    ] = None,
+    payer: Annotated[str | None, typer.Option("--payer", metavar="0x…", help="A payer's address.")] = None,
+    request: Annotated[str | None, typer.Option("--request", metavar="ID", help="A request's id.")] = None,
+    limit: Limit = 100,
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Find payments by transaction, payer or request; exit 1 if there is none."""
+    from headgate.service.payments import find_payments
+
+    views = in_store(
+        config,
+        lambda opened: find_payments(opened.driver, tx=tx, payer=payer, request=request, limit=limit),
+    )
+    print_rows(views, _COLUMNS, output, empty=_EMPTY)
+    if not views:
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    payment: Annotated[str, typer.Argument(metavar="ID", help="A payment's id, like pay_…")],
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show a payment and what happened to it, step by step."""
+    from headgate.service.payments import show_payment
+
+    view = in_store(config, lambda opened: show_payment(opened.driver, payment))
+    if output is Format.JSON:
+        print_json(view)
+    else:
+        print_payment(view)
+
+
+def print_payment(view: PaymentView, indent: str = "") -> None:
+    """A payment for people: a field on each line, then its timeline."""
+    per = "" if view.per == 1 else f" per {view.per}"
+    fields: list[tuple[str, object]] = [
+        ("payment", view.payment_id),
+        ("state", view.state),
+        ("reason", view.reason),
+        ("payer", view.payer),
+        ("pay to", view.pay_to),
+        ("network", view.network),
+        ("asset", view.asset),
+        ("scheme", view.scheme),
+        ("authorized", f"{view.authorized_amount} USD"),
+        ("charged", f"{view.charged_amount} USD ({view.units} × {view.unit_price}{per})"),
+        ("action", view.action),
+        ("route", view.route),
+        ("customer", view.customer),
+        ("request", view.request_id),
+        ("transaction", view.transaction),
+        ("event", view.event_id),
+        ("valid before", view.valid_before),
+    ]
+    shown = [(name, text_of(value)) for name, value in fields if value not in (None, "")]
+    width = max(len(name) for name, _ in shown)
+    for name, value in shown:
+        typer.echo(f"{indent}{name:<{width}}  {value}")
+    if view.timeline:
+        typer.echo()
+    for step in view.timeline:
+        typer.echo(f"{indent}{step.at}  {step.state:<9}  {step.note or ''}".rstrip())

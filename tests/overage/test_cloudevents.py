@@ -31,7 +31,7 @@ async def sink(receiver: Receiver) -> AsyncIterator[CloudEventsSink]:
 
 
 def _sink(url: str, **options: Any) -> CloudEventsSink:
-    return CloudEventsSink(url, read_secrets(SECRET), real_us, source=SOURCE, timeout_us=300_000, **options)
+    return CloudEventsSink(url, read_secrets(SECRET), real_us, source=SOURCE, **options)
 
 
 async def test_a_batch_as_it_is_on_the_wire(receiver: Receiver, sink: CloudEventsSink) -> None:
@@ -132,8 +132,10 @@ async def test_everything_else_is_not(
     receiver: Receiver, sink: CloudEventsSink, doing: Any, says: str, after_us: int | None, gone: bool
 ) -> None:
     receiver.script.append(doing)
+    hasty = _sink(receiver.url, timeout_us=100_000)
     with pytest.raises(DeliveryFailed, match=says) as raised:
-        await sink.deliver(uses(1))
+        await (hasty if doing == "hang" else sink).deliver(uses(1))
+    await hasty.close()
     assert (raised.value.retry_after_us, raised.value.gone) == (after_us, gone)
     assert len(receiver.requests) == 1
     assert len(str(raised.value)) < 500

@@ -26,7 +26,7 @@ from headgate.overage.use import OverageUse
 from headgate.service import deliver
 from headgate.service.deliver import Delivered, Deliverer, ExportStatus
 from headgate.store.driver import Driver
-from headgate.store.exports import Scope
+from headgate.store.exports import ExportState, Scope
 from headgate.store.registry import Registry
 from tests.overage.receiver import SECRET, Receiver, real_us, receiving
 from tests.overage.selling import SECOND, Clock, Shop, new_shop, open_shop, until
@@ -353,6 +353,12 @@ async def test_long_stretches_of_other_rows_are_passed_over_once(
     before = await delivering.exports.state()
     assert await delivering.run_once() == Delivered(0, 0)
     assert await delivering.exports.state() == before
+    # nor does passing over anything deliver a row twice
+    await shop.use(ledger, customer=2, times=50)
+    await shop.use(ledger)
+    for _ in range(4):
+        await delivering.run_once()
+    assert sink.ids == ids(shop.overage)
 
 
 async def test_looking_in_vain_writes_nothing(shop: Shop, new_ledger: Any, sink: Scripted) -> None:
@@ -446,6 +452,24 @@ async def test_the_lease_is_kept_while_a_receiver_takes_its_time(shop: Shop, new
     assert seen == [1]
 
 
+async def test_what_a_rival_learnt_meanwhile_counts(shop: Shop, new_ledger: Any, sink: Scripted) -> None:
+    """Between looking and leasing another process tried and failed: its backoff holds for this one too."""
+    await shop.use(await new_ledger())
+    rival, slow = deliverer(shop, sink, owner="rival"), deliverer(shop, sink, owner="slow")
+    sink.script.append("fail")
+    look = slow._worth_a_lease
+
+    async def look_and_linger(state: ExportState) -> bool:
+        found = await look(state)
+        await rival.run_once()
+        await rival.exports.release("rival")
+        return found
+
+    slow._worth_a_lease = look_and_linger  # type: ignore[method-assign]
+    assert await slow.run_once() == Delivered(0, 0)
+    assert sink.offered == [1]
+
+
 async def test_two_at_once_deliver_everything_once(tmp_path: Path) -> None:
     """Two processes' deliverers on one store, while two ledgers book: the lease saves double work."""
     shop = await new_shop(tmp_path / "headgate.db", real_us)
@@ -534,7 +558,7 @@ async def test_a_receiver_on_a_bad_day(shop: Shop, new_ledger: Any, receiver: Re
     receiver.now_us = clock
     receiver.script.extend([500, "hang", "lost", {"Retry-After": "60"}, "redirect", 200])
     sink = CloudEventsSink(
-        receiver.url, read_secrets(SECRET), clock, source="urn:test", batch_size=4, timeout_us=200_000
+        receiver.url, read_secrets(SECRET), clock, source="urn:test", batch_size=4, timeout_us=1_000_000
     )
     delivering = deliverer(shop, sink)
     outcomes = []

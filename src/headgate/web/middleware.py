@@ -130,7 +130,7 @@ class Middleware:
         decision = admitted.decision
         if decision is Decision.COUNT or decision is Decision.HELD:
             await self._customer(admitted, scope, receive, send)
-        elif decision is Decision.PAY and gate.payer.sells(action):
+        elif decision is Decision.PAY and gate.payer.sells:
             await gate.payer.serve(self.app, admitted, credentials, scope, receive, send)
         elif decision is Decision.FREE:
             scope[SCOPE_KEY] = Usage(admitted, "free")

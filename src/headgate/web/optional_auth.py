@@ -1,4 +1,4 @@
-"""Letting an agent without credentials past the seller's auth, on priced routes only.
+"""Letting an agent without credentials past the seller's auth, on priced routes and to its receipts only.
 
 Every other request meets the auth as before. Nothing is let past unless Headgate stands inside: middleware is
 built from the inside out, so an `OptionalAuth` that is built before Headgate's middleware is in the wrong
@@ -46,7 +46,9 @@ class OptionalAuth:
         if scope["type"] != "http" or read_credentials(scope["headers"], self.gate.credential_names).present:
             return False
         match = await self.gate.ready_match(scope)
-        return match is not None and (match.action is not None or match.ambiguous)
+        if match is not None and (match.action is not None or match.ambiguous):
+            return True
+        return self.gate.page(scope) is not None  # a receipt is for payers, and its address is the secret
 
 
 def optional_auth(gate: Gate, auth: Any) -> Any:

@@ -35,6 +35,12 @@ _FACILITATOR_DOWN = problem(
     "The payment could not be checked just now and was not used. Send the same payment again.",
     headers=(retry_after(RETRY_AFTER_S),),
 )
+NO_OFFERS = problem(
+    503,
+    "offers_not_ready",
+    "This action cannot be offered yet: the facilitator has not said how it settles. Try again.",
+    headers=(retry_after(5),),
+)
 _RUNNING = problem(
     409,
     "payment_in_progress",
@@ -85,9 +91,10 @@ class Payer:
         self._receipt_key = receipt_key
         self._now_us = now_us
 
-    def sells(self, action: Action) -> bool:
-        """Whether this action can be paid for now."""
-        return self._cashier is not None and self._storefront.sells(action.name)
+    @property
+    def sells(self) -> bool:
+        """Whether anything is sold by payment here (`[x402]` is configured)."""
+        return self._cashier is not None
 
     async def serve(
         self,
@@ -102,6 +109,9 @@ class Payer:
         head = scope["method"] == "HEAD"
         cashier = self._cashier
         assert cashier is not None
+        if not self._storefront.sells(admitted.action.name):
+            await NO_OFFERS.send(send, head=head)
+            return
         if not credentials.payments and not credentials.payments_v1:
             await self._challenge(admitted.action, scope["path"], Reason.PAYMENT_REQUIRED).send(
                 send, head=head

@@ -13,7 +13,7 @@ gate = Headgate.from_file("headgate.toml")
 
 
 async def summarise(request: Request) -> JSONResponse:
-    text = (await request.body()).decode()
+    text = (await request.json())["text"]
     return JSONResponse({"summary": text.partition(".")[0] + "."})
 
 

@@ -13,17 +13,15 @@ from typing import Any
 from headgate.demo.stage import Stage
 from headgate.demo.tally import Sold, Sum
 from headgate.model.calendar import AccountingCalendar
-from headgate.model.event import GENESIS, Event, first_broken
 from headgate.model.report import Report, Span, to_object
-from headgate.service.events import events, stored_events
+from headgate.service.events import events
 from headgate.service.report import report
-from headgate.store.driver import Driver
-from headgate.store.reports import EventFilter
+from headgate.service.verify import verify
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """`rows` as `headgate events` writes them, its `report`, and where its hash chain is `broken`."""
+    """`rows` as `headgate events` writes them, and where `headgate verify` finds them `broken`."""
 
     rows: tuple[Mapping[str, Any], ...]
     report: Report
@@ -53,23 +51,8 @@ async def read_books(stage: Stage) -> Books:
     calendar = AccountingCalendar(stage.gate.config.seller.time_zone)
     rows = [row async for row in events(store.driver, store.registry)]
     found = await report(store.driver, store.registry, calendar=calendar, span=Span.of_month(stage.month))
-    return Books(tuple(rows), found, await _broken(store.driver))
-
-
-async def _broken(driver: Driver) -> tuple[str, ...]:
-    """Where the hash chains do not hold: each slot's rows from its first to the head that the slot names."""
-    chains: dict[int, list[Event]] = {}
-    async for event, _ in stored_events(driver, EventFilter()):
-        chains.setdefault(event.slot, []).append(event)
-    faults = []
-    for slot, _, seq, head in await driver.rows("slots_all"):
-        chain = chains.get(slot, [])
-        broken = first_broken(chain)
-        if broken is not None:
-            faults.append(f"slot {slot} breaks at row {broken}")
-        elif (len(chain), chain[-1].row_hash if chain else GENESIS) != (seq, bytes(head)):
-            faults.append(f"slot {slot} has {len(chain)} rows and should have {seq}")
-    return tuple(faults)
+    checked = await verify(store.driver, calendar=calendar)
+    return Books(tuple(rows), found, tuple(f"{one.where}: {one.what}" for one in checked.differences))
 
 
 def _sold(row: Mapping[str, Any]) -> Sold:

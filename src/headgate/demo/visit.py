@@ -18,7 +18,7 @@ from headgate.demo.teller import Teller
 from headgate.service.events import events
 
 _LOOK_EVERY_S: Final = 0.3
-_DOCUMENT: Final = "-H 'Content-Type: text/plain' -d 'It works. It really does.'"
+_DOCUMENT: Final = "-H content-type:text/plain -d 'Well. Done.'"
 
 
 async def stay(stage: Stage, teller: Teller) -> None:

@@ -24,6 +24,7 @@ class Use(NamedTuple):
 
     `held` units are given up with it. `record` is (id hash, content digest) where the use carries an id of
     the seller's; `must_fit` refuses a use that the plan has no room for (a recorded use under a hard limit).
+    `lease` names the lease of the slot under which the hold was taken.
     """
 
     standing: Standing
@@ -38,6 +39,7 @@ class Use(NamedTuple):
     occurred_us: int
     record: tuple[bytes, bytes] | None = None
     must_fit: bool = False
+    lease: int = 0
 
 
 class Hold(NamedTuple):
@@ -50,11 +52,12 @@ class Hold(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Held units given back unused."""
+    """Held units given back unused; `lease` as in `Use`."""
 
     standing: Standing
     action: int
     units: int
+    lease: int
 
 
 class PaidUse(NamedTuple):
@@ -143,7 +146,7 @@ class Books:
         self._closed = closed
         self.counters: dict[CounterKey, Counter] = {}
         self.caps: dict[tuple[int, int, int], Cap] = {}
-        self.held: defaultdict[tuple[CounterKey, bool], int] = defaultdict(int)
+        self.held: defaultdict[CounterKey, int] = defaultdict(int)
         self.events: list[Event] = []
         self.totals: dict[tuple[int, int, int, int, int], list[int]] = {}
         self.parties: dict[tuple[int, bytes, int, int, int, int], list[int]] = {}
@@ -154,6 +157,12 @@ class Books:
         return self._seq, self._head
 
     # --- operations -------------------------------------------------------------------------------
+
+    def grant(self, key: CounterKey, granted: int) -> None:
+        """What a period grants never falls within it; a change agreed beforehand takes effect here."""
+        counter = self.counters[key]
+        if counter.granted < granted:
+            self._change(key, counter._replace(granted=granted), 0)
 
     def hold(self, hold: Hold) -> int:
         """Set units aside; how many (0: it does not fit)."""
@@ -198,11 +207,10 @@ class Books:
                     use, counter, Channel.OVERAGE, overage, prior + seat, over, over_per, amount, charged
                 )
             )
-            cap_key = (standing.customer, standing.subscription, standing.period.start_us)
-            cap = self.caps.get(cap_key)
-            if cap is not None:
-                self.caps[cap_key] = cap._replace(spent_micros=cap.spent_micros + charged)
-        after = counter._replace(used=prior + use.units, held=counter.held - use.held)
+            self._spend(key, charged)
+        after = counter._replace(
+            used=prior + use.units, held=counter.held - use.held, overage=counter.overage + overage
+        )
         self._change(key, after, -use.held)
         return booked
 
@@ -245,13 +253,10 @@ class Books:
         key = key_of(gone)
         if key is not None:
             counter = self.counters[key]
-            cap_key = (key.customer, key.subscription, key.start_us)
-            cap = self.caps.get(cap_key)
-            after = counter._replace(used=counter.used - gone.units)
-            if cap is not None:
-                pending = pending_micros(after) - pending_micros(counter)
-                self.caps[cap_key] = Cap(cap.spent_micros - gone.charged_micros, cap.held_micros + pending)
-            self.counters[key] = after
+            self._spend(key, -gone.charged_micros)
+            overage = gone.units if gone.channel == Channel.OVERAGE else 0
+            after = counter._replace(used=counter.used - gone.units, overage=counter.overage - overage)
+            self._change(key, after, 0)
         settled = -gone.charged_micros if gone.tx is not None else 0
         self._count(event, day, reverse.network, gone.customer or 0, gone.payer or b"", settled)
         return event
@@ -267,6 +272,12 @@ class Books:
         cap = self.caps[standing.customer, standing.subscription, standing.period.start_us]
         return max(0, standing.cap_micros - cap.spent_micros - cap.held_micros)
 
+    def _spend(self, key: CounterKey, charged_micros: int) -> None:
+        cap_key = (key.customer, key.subscription, key.start_us)
+        cap = self.caps.get(cap_key)
+        if cap is not None:
+            self.caps[cap_key] = cap._replace(spent_micros=cap.spent_micros + charged_micros)
+
     def _change(self, key: CounterKey, after: Counter, held: int) -> None:
         """Put a counter's new state in place, with what it means for the cap and for this slot's holds."""
         cap_key = (key.customer, key.subscription, key.start_us)
@@ -276,7 +287,7 @@ class Books:
             if change:
                 self.caps[cap_key] = cap._replace(held_micros=cap.held_micros + change)
         if held:
-            self.held[key, cap is not None] += held
+            self.held[key] += held
         self.counters[key] = after
 
     def _customer_row(
@@ -307,11 +318,17 @@ class Books:
         return event
 
     def _accounting(self, occurred_us: int) -> tuple[int, int, int | None]:
-        """(month, day, late_for): the month it occurred in, or the present one where that is closed."""
+        """(month, day, late_for): the month it occurred in, or the present one where that is closed.
+
+        A clock behind the one that closed may still be in a closed month; then the next open one takes it.
+        """
         month, day = self._month_and_day(occurred_us)
         if month not in self._closed:
             return month, day, None
-        return *self._month_and_day(self._now_us), month
+        open_month, open_day = self._month_and_day(self._now_us)
+        while open_month in self._closed:
+            open_month, open_day = open_month + (1 if open_month % 100 < 12 else 89), 1
+        return open_month, open_day, month
 
     def _append(self, body: tuple[object, ...]) -> Event:
         self._seq += 1

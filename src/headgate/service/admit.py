@@ -43,6 +43,7 @@ class Admitted:
     api_key: int | None = None
     standing: Standing | None = None
     held: int = 0
+    lease: int = 0
 
 
 class Desk:
@@ -84,7 +85,8 @@ class Desk:
         )
         if admitted.decision is Decision.HOLD and admitted.standing is not None:
             most = 1 if action.max_units is None else action.max_units
-            admitted.held = await self.ledger.submit(Hold(admitted.standing, admitted.action_id, 1, most))
+            hold = Hold(admitted.standing, admitted.action_id, 1, most)
+            admitted.held, admitted.lease = await self.ledger.hold(hold)
             admitted.decision = after_hold(admitted.standing, admitted.held)
         return admitted
 
@@ -123,6 +125,7 @@ class Desk:
             admitted.api_key,
             admitted.request_id,
             admitted.occurred_us,
+            lease=admitted.lease,
         )
         admitted.held = 0
         events: tuple[Event, ...] = (await self.ledger.submit(use)).events
@@ -132,9 +135,9 @@ class Desk:
         """Give the hold back: nothing is billed."""
         if admitted.held and admitted.standing is not None:
             held, admitted.held = admitted.held, 0
-            await self.ledger.submit(Release(admitted.standing, admitted.action_id, held))
+            await self.ledger.submit(Release(admitted.standing, admitted.action_id, held, admitted.lease))
 
     async def reverse(self, events: tuple[Event, ...], reason: str) -> None:
         """Take booked events back with rows that name them: the application failed after they were booked."""
-        for event in events:
-            await self.ledger.submit(Reverse(event, reason))
+        for reversal in [self.ledger.submit(Reverse(event, reason)) for event in events]:
+            await reversal

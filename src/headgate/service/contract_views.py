@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headgate.model.calendar import format_us
-from headgate.model.hold import Counter
+from headgate.model.hold import Counter, unused_units
 from headgate.model.money import format_usd
 from headgate.model.public_ids import SUBSCRIPTION, write_id
 from headgate.model.subscription import (
@@ -153,7 +153,7 @@ def _allowance(action: str, counter: Counter) -> AllowanceView:
         used=counter.used,
         opening=counter.opening,
         held=counter.held,
-        left=max(0, counter.granted - counter.used),
+        left=unused_units(counter),
         unit_price=format_usd(counter.list_micros),
         per=counter.list_per,
         overage_price=format_usd(counter.over_micros),

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from headgate.model.admission import always_yes
 from headgate.model.booking import (
     Books,
     Hold,
@@ -31,17 +32,21 @@ from headgate.model.errors import (
     Fenced,
     HeadgateError,
     IdConflict,
+    InputError,
     StoreError,
+    StoreFull,
     StoreUnavailable,
 )
 from headgate.model.event import GENESIS, Event
 from headgate.model.hold import Cap, Counter, CounterKey, pending_micros
-from headgate.model.payment import Claim, PaymentRow, State, claim_outcome
+from headgate.model.payment import NEXT, Claim, PaymentRow, State, claim_outcome, payment_text
+from headgate.model.subscription import Standing
 from headgate.store.driver import Driver, Tx
 from headgate.store.operations import (
     Booked,
     Claimed,
     ClaimPayment,
+    Held,
     IntendPayment,
     MovePayment,
     Operation,
@@ -51,6 +56,7 @@ from headgate.store.operations import (
 log = logging.getLogger("headgate.ledger")
 LEASE_US = 10_000_000
 _MAX_BATCH = 512
+_OWED_AGAIN_S = 1.0
 _HOLDS = (Hold, ClaimPayment)
 
 
@@ -61,6 +67,7 @@ class Ledger:
         self.driver = driver
         self.slot = 0
         self.epoch = 0
+        self.lease = 0
         self._batches = 0
         self._seq = 0
         self._head = GENESIS
@@ -68,6 +75,8 @@ class Ledger:
         self._now_us = now_us
         self._pending: list[tuple[Operation, asyncio.Future[Any]]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._owed: list[Release] = []
+        self._owing: asyncio.TimerHandle | None = None
         self._generation = -1
         self._closed: frozenset[int] = frozenset()
         self._last_us = 0
@@ -80,6 +89,7 @@ class Ledger:
         async with self.driver.write() as tx:
             state = await self._take_over(tx, self.slot)
         self.epoch, self._batches, self._seq, self._head = state
+        self.lease += 1
 
     async def recover_dead(self) -> list[int]:
         """Take over what dead processes left: give their holds back, adopt their payments.
@@ -101,19 +111,19 @@ class Ledger:
     async def _take_over(self, tx: Tx, slot: int) -> tuple[int, int, int, bytes]:
         await tx.run("slot_create", (slot, GENESIS))
         state = (await tx.rows("slot_take", (self._now_us() + LEASE_US, slot)))[0]
-        for *key, units, capped in await tx.rows("held_of_slot", (slot,)):
-            await self._give_back(tx, CounterKey(*key), int(units), capped=bool(capped))
+        for *key, units in await tx.rows("held_of_slot", (slot,)):
+            await self._give_back(tx, CounterKey(*key), int(units))
         await tx.run("held_clear", (slot,))
         return int(state[0]), int(state[1]), int(state[2]), bytes(state[3])
 
-    async def _give_back(self, tx: Tx, key: CounterKey, units: int, *, capped: bool) -> None:
+    async def _give_back(self, tx: Tx, key: CounterKey, units: int) -> None:
         counter = Counter._make((await tx.rows("counter_read", key))[0])
         after = counter._replace(held=counter.held - units)
         await tx.run("counter_write", (*key, *after))
-        if capped:
-            cap_key = (key.customer, key.subscription, key.start_us)
-            cap = Cap._make((await tx.rows("cap_read", cap_key))[0])
-            freed = pending_micros(counter) - pending_micros(after)
+        cap_key = (key.customer, key.subscription, key.start_us)
+        freed = pending_micros(counter) - pending_micros(after)
+        for row in await tx.rows("cap_read", cap_key) if freed else ():
+            cap = Cap._make(row)
             await tx.run("cap_write", (*cap_key, cap.spent_micros, cap.held_micros - freed))
 
     # --- submitting -------------------------------------------------------------------------------
@@ -121,9 +131,11 @@ class Ledger:
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
         """Queue an operation for the next batch; its result, or why it was not written.
 
-        Results: `Use` → Booked, `PaidUse` only inside `SettlePayment`; `Hold` → units (0: does not fit);
-        `Release` → None; `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment` → bool;
-        `SettlePayment`, `Reverse` → Event, or None where it had been done before.
+        Results: `Use` → Booked, `PaidUse` only inside `SettlePayment`; `Hold` → Held; `Release` → None;
+        `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment` → bool; `SettlePayment`, `Reverse` → Event,
+        or None where it had been done before.
+
+        A `Use` or `Release` that fails gives up its hold all the same, as soon as the store can be written.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -131,6 +143,17 @@ class Ledger:
         if self._flushing is None:
             self._flushing = loop.create_task(self._flush())
         return future
+
+    async def hold(self, hold: Hold) -> Held:
+        """Submit a hold and wait for it. Who is cancelled just as it is granted leaves none behind."""
+        future = self.submit(hold)
+        try:
+            held: Held = await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._undo_unwanted(hold, future.result())
+            raise
+        return held
 
     async def _flush(self) -> None:
         try:
@@ -143,42 +166,74 @@ class Ledger:
 
     async def _settle_batch(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
         batch.sort(key=lambda entry: isinstance(entry[0], _HOLDS))
+        operations = [operation for operation, _ in batch]
         try:
             try:
-                results = await self._commit([operation for operation, _ in batch])
+                results = await self._commit(operations)
             except Fenced:
                 log.error("slot %d was taken over; continuing on another", self.slot)
                 await self.open()
-                results = await self._commit([_without_hold(operation) for operation, _ in batch])
-        except (Exception, asyncio.CancelledError) as error:
-            failure = error if isinstance(error, HeadgateError) else StoreUnavailable()
-            if not isinstance(error, StoreError):
-                log.exception("a batch of %d operations failed", len(batch))
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(failure)
-            if isinstance(error, asyncio.CancelledError):
-                raise
+                results = await self._commit(operations)
+        except (StoreFull, StoreUnavailable, Fenced) as error:
+            self._fail(batch, error)
+            return
+        except asyncio.CancelledError:
+            self._fail(batch, StoreUnavailable())
+            raise
+        except Exception as error:
+            if len(batch) > 1:  # one of them cannot be written: the others shall not suffer for it
+                for entry in batch:
+                    await self._settle_batch([entry])
+                return
+            log.exception("an operation cannot be written: %s", type(operations[0]).__name__)
+            self._fail(batch, error if isinstance(error, HeadgateError) else StoreUnavailable())
             return
         for (operation, future), result in zip(batch, results, strict=True):
             if future.done():
                 self._undo_unwanted(operation, result)
-                continue
-            if isinstance(result, HeadgateError):
+            elif isinstance(result, HeadgateError):
                 future.set_exception(result)
             else:
                 future.set_result(result)
 
+    def _fail(self, batch: list[tuple[Operation, asyncio.Future[Any]]], failure: HeadgateError) -> None:
+        """Nothing of the batch was written. Holds that it would have given up are owed to the store."""
+        for operation, future in batch:
+            if not future.done():
+                future.set_exception(failure)
+            if isinstance(operation, Use) and operation.held:
+                held = operation.held
+                self._owed.append(Release(operation.standing, operation.action, held, operation.lease))
+            elif isinstance(operation, Release) and isinstance(failure, StoreError):
+                self._owed.append(operation)
+        if self._owed and self._owing is None:
+            self._owing = asyncio.get_running_loop().call_later(_OWED_AGAIN_S, self._give_back_owed)
+
+    def _give_back_owed(self) -> None:
+        self._owing = None
+        owed, self._owed = self._owed, []
+        for release in owed:
+            self._submit_unwatched(release)
+
+    def _submit_unwatched(self, operation: Operation) -> None:
+        """Submit what nobody waits for; a failure has been logged or is tried again."""
+        self.submit(operation).add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def _undo_unwanted(self, operation: Operation, result: Any) -> None:
         """The request was cancelled while it waited: what it would have had to give back is given back."""
-        if isinstance(operation, Hold) and result:
-            self.submit(Release(operation.standing, operation.action, result))
+        if isinstance(operation, Hold) and result.units:
+            self._submit_unwatched(Release(operation.standing, operation.action, *result))
         elif isinstance(operation, ClaimPayment) and result.outcome is Claim.FRESH:
-            self.submit(MovePayment(operation.row.id, State.CLAIMED, State.RELEASED, "request cancelled"))
+            self._submit_unwatched(
+                MovePayment(operation.row.id, State.CLAIMED, State.RELEASED, "request cancelled")
+            )
 
     # --- one transaction --------------------------------------------------------------------------
 
-    async def _commit(self, operations: list[Operation]) -> list[Any]:
+    async def _commit(self, operations: Sequence[Operation]) -> list[Any]:
+        operations = [self._without_lost_hold(operation) for operation in operations]
+        written: tuple[int, bytes] | None = None
+        results: list[Any] = []
         try:
             async with self.driver.write() as tx:
                 await self._learn_closed_months(tx)
@@ -189,12 +244,22 @@ class Ledger:
                 await self._load(tx, books, operations)
                 results = [await self._apply(tx, books, operation, now_us) for operation in operations]
                 await self._store(tx, books, now_us)
+                written = books.chain
         except StoreError:
-            await self._resync()
-            raise
+            if written is None or not await self._landed(written):
+                raise
+        assert written is not None
         self._batches += 1
-        self._seq, self._head = books.chain
+        self._seq, self._head = written
         return results
+
+    def _without_lost_hold(self, operation: Operation) -> Operation:
+        """Holds of a slot that was lost were given back by its taker; a late capture is admitted anew."""
+        if isinstance(operation, Release) and operation.lease != self.lease:
+            return operation._replace(units=0)
+        if isinstance(operation, Use) and operation.held and operation.lease != self.lease:
+            return operation._replace(held=0, must_fit=not always_yes(operation.standing))
+        return operation
 
     async def _learn_closed_months(self, tx: Tx) -> None:
         generation = (await tx.rows("registry_generation"))[0][0]
@@ -202,34 +267,43 @@ class Ledger:
             self._closed = frozenset(month for (month,) in await tx.rows("months_closed"))
             self._generation = generation
 
-    async def _resync(self) -> None:
-        """After a failed commit, learn from the slot where the chain really stands."""
+    async def _landed(self, written: tuple[int, bytes]) -> bool:
+        """Whether a commit that reported a failure took effect: the slot tells (architecture: "Batch")."""
         try:
             rows = await self.driver.rows("slot_state", (self.slot,))
         except StoreError:
-            return
-        if rows and rows[0][0] == self.epoch:
-            _, self._batches, self._seq, self._head = rows[0]
+            return False
+        return [tuple(row) for row in rows] == [(self.epoch, self._batches + 1, *written)]
 
     async def _load(self, tx: Tx, books: Books, operations: Sequence[Operation]) -> None:
-        """Read, in key order, every counter and cap the batch touches."""
-        wanted: dict[CounterKey, Any] = {}
+        """Read, in key order, every counter and cap the batch touches.
+
+        Requests of one batch may have been admitted under different terms of the same period: the largest
+        grant counts, and the cap is there as soon as one of them has one.
+        """
+        wanted: dict[CounterKey, Standing] = {}
+        granted: dict[CounterKey, int] = {}
+        capped: set[tuple[int, int, int]] = set()
         for operation in operations:
             if isinstance(operation, Use | Hold | Release):
-                wanted.setdefault(counter_key(operation.standing, operation.action), operation.standing)
-            elif isinstance(operation, Reverse) and (key := key_of(operation.event)) is not None:
-                await self._load_booked(tx, books, key)
+                standing = operation.standing
+                key = counter_key(standing, operation.action)
+                wanted.setdefault(key, standing)
+                granted[key] = max(granted.get(key, 0), standing.granted)
+                if standing.cap_micros is not None:
+                    capped.add((key.customer, key.subscription, key.start_us))
+            elif isinstance(operation, Reverse) and (booked := key_of(operation.event)) is not None:
+                await self._load_booked(tx, books, booked)
         keys = sorted(wanted)
         for key, rows in zip(keys, await tx.each("counter_read", keys), strict=True):
-            counter = Counter._make(rows[0]) if rows else new_counter(wanted[key])
-            # What a period grants never falls within it; a change agreed beforehand takes effect here.
-            if counter.granted < wanted[key].granted:
-                counter = counter._replace(granted=wanted[key].granted)
-            books.counters[key] = counter
-        capped = sorted({(key[0], key[1], key[3]) for key in keys if wanted[key].cap_micros is not None})
-        if capped:
-            for cap_key, rows in zip(capped, await tx.each("cap_read", capped), strict=True):
+            books.counters[key] = Counter._make(rows[0]) if rows else new_counter(wanted[key])
+        held = {(key.customer, key.subscription, key.start_us) for key in keys if books.counters[key].held}
+        caps = sorted(capped | held)
+        for cap_key, rows in zip(caps, await tx.each("cap_read", caps) if caps else (), strict=True):
+            if rows or cap_key in capped:
                 books.caps[cap_key] = Cap._make(rows[0]) if rows else Cap(0, 0)
+        for key in keys:
+            books.grant(key, granted[key])
 
     async def _load_booked(self, tx: Tx, books: Books, key: CounterKey) -> None:
         """The counter and cap of a row that was booked before: both exist, unless there is no cap."""
@@ -243,7 +317,7 @@ class Ledger:
             case Use():
                 return await self._use(tx, books, operation, now_us)
             case Hold():
-                return books.hold(operation)
+                return Held(books.hold(operation), self.lease)
             case Release():
                 return books.release(operation)
             case Reverse():
@@ -260,7 +334,7 @@ class Ledger:
     async def _use(self, tx: Tx, books: Books, use: Use, now_us: int) -> Booked | HeadgateError:
         if use.record is None:
             if use.must_fit and not books.fits(use):
-                return AllowanceExhausted(resets_at_us=use.standing.period.end_us)
+                return Fenced()
             return Booked(tuple(books.book(use)), repeated=False)
         key_hash, digest = use.record
         customer = use.standing.customer
@@ -357,17 +431,24 @@ class Ledger:
             await self._step(tx, intend.payment, state, note, at_us)
         return True
 
-    async def _move(self, tx: Tx, move: MovePayment, now_us: int) -> bool:
+    async def _move(self, tx: Tx, move: MovePayment, now_us: int) -> bool | HeadgateError:
+        if move.to not in NEXT[move.since]:
+            return InputError(f"a payment cannot go from {move.since.name} to {move.to.name}")
         if not await tx.run("payment_state", (move.to, move.note, now_us, move.payment, move.since)):
             return False
         await self._step(tx, move.payment, move.to, move.note, now_us)
         return True
 
-    async def _settle(self, tx: Tx, books: Books, settle: SettlePayment, now_us: int) -> Event | None:
+    async def _settle(
+        self, tx: Tx, books: Books, settle: SettlePayment, now_us: int
+    ) -> Event | HeadgateError | None:
         paid: PaidUse = settle.use
         rows = await tx.rows("payment_read", (paid.payment,))
         if not rows or rows[0][5] == State.SETTLED:
             return None
+        if State.SETTLED not in NEXT[State(rows[0][5])]:
+            name = payment_text(paid.payment)
+            return InputError(f"payment {name} is {State(rows[0][5]).name} and cannot be settled")
         event = books.book_paid(paid)
         await tx.run(
             "payment_settled",
@@ -392,9 +473,7 @@ class Ledger:
         if books.caps:
             await tx.many("cap_write", [(*key, *cap) for key, cap in books.caps.items()])
         if books.held:
-            held = [
-                (self.slot, *key, units, int(capped)) for (key, capped), units in books.held.items() if units
-            ]
+            held = [(self.slot, *key, units) for key, units in books.held.items() if units]
             await tx.many("held_add", held)
         if books.events:
             slot = self.slot
@@ -404,10 +483,10 @@ class Ledger:
 
     async def close(self) -> None:
         """Write what is queued; holds of requests that are still running are given back by the next owner."""
+        if self._owing is not None:
+            self._owing.cancel()
+            self._give_back_owed()
         while self._flushing is not None:
             await asyncio.wait([self._flushing])
-
-
-def _without_hold(operation: Operation) -> Operation:
-    """After the slot was lost its holds were given back: a late capture is admitted anew."""
-    return operation._replace(held=0) if isinstance(operation, Use) else operation
+        if self._owing is not None:
+            self._owing.cancel()

@@ -16,6 +16,13 @@ class Booked(NamedTuple):
     repeated: bool
 
 
+class Held(NamedTuple):
+    """What a hold got: units (0: it does not fit), and the lease to name when they are given up."""
+
+    units: int
+    lease: int
+
+
 class ClaimPayment(NamedTuple):
     """Make a payment this process's to work on. `row.slot`, `epoch` and `updated_us` are filled in.
 

@@ -64,14 +64,14 @@ ON CONFLICT (customer, subscription, start_us) DO UPDATE SET
 
 -- name: held_add
 -- What a slot holds of a counter, changed by a difference.
-INSERT INTO held (slot, customer, subscription, action, start_us, units, capped)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO held (slot, customer, subscription, action, start_us, units)
+VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (slot, customer, subscription, action, start_us) DO UPDATE SET
     units = held.units + excluded.units;
 
 -- name: held_of_slot
 -- What a dead slot still holds.
-SELECT customer, subscription, action, start_us, units, capped FROM held WHERE slot = ? AND units <> 0;
+SELECT customer, subscription, action, start_us, units FROM held WHERE slot = ? AND units <> 0;
 
 -- name: held_clear
 -- A dead slot holds nothing any more.

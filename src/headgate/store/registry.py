@@ -350,7 +350,7 @@ class RegistryWriter(RegistryReader):
     async def _write_counter(self, standing: Standing, action: str, counter: Counter) -> None:
         number = await self.action_number(action)
         key = (standing.customer, standing.subscription, number, standing.period.start_us)
-        await self._change("counter_grant", (*key, *counter))
+        await self._change("counter_grant", (*key, *counter[:-1]))  # nothing is overage yet
         period = (standing.customer, standing.subscription, standing.period.start_us)
         rows = await self._tx.rows("counters_of_period", period)
         held_micros = sum(pending_micros(Counter(*row[1:])) for row in rows)

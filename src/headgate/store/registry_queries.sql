@@ -188,7 +188,8 @@ SELECT ?, COALESCE(MAX(n), 0) + 1, ?, ?, ?, ?, ? FROM terms WHERE subscription =
 
 -- name: counters_of_period
 -- The counters of one contract's billing period, by action.
-SELECT action, granted, opening, used, held, catalog_version, list_micros, list_per, over_micros, over_per
+SELECT action, granted, opening, used, held, catalog_version, list_micros, list_per, over_micros, over_per,
+    overage
 FROM counters WHERE customer = ? AND subscription = ? AND start_us = ? ORDER BY action;
 
 -- name: counter_openings

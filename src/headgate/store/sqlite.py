@@ -105,7 +105,7 @@ class SqliteDriver:
         self._tx = SqliteTx(self._writer, self._sql)
         self._queue = os.open(self._locks / "write", os.O_RDWR | os.O_CREAT, 0o644)
         self._turn = asyncio.Lock()
-        self._slot_lock: int | None = None
+        self._slot_locks: list[int] = []
         self._slow = ThreadPoolExecutor(2, "headgate-read")
         self._slow_local = threading.local()
         self._slow_connections: list[sqlite3.Connection] = []
@@ -234,7 +234,7 @@ class SqliteDriver:
         for slot in range(1, 1 << 16):
             lock = self._try_lock(slot)
             if lock is not None:
-                self._slot_lock = lock
+                self._slot_locks.append(lock)
                 return slot
         raise StoreUnavailable("All 65,535 slots are taken; stop processes that are not needed.")
 
@@ -284,6 +284,5 @@ class SqliteDriver:
         for connection in (*self._slow_connections, *self._idle_snapshots, self._reader, self._writer):
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-        for handle in (self._slot_lock, self._queue):
-            if handle is not None:
-                os.close(handle)
+        for handle in (*self._slot_locks, self._queue):
+            os.close(handle)

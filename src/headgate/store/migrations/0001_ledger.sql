@@ -117,6 +117,7 @@ CREATE TABLE slots (
 -- Units of an action in one billing period: `granted` by the contract, `opening` used before Headgate
 -- (import), `used` booked (opening included), `held` while requests run. The period's prices are pinned here
 -- at its first use, so that cumulative amounts telescope: list price, and the contract's overage price.
+-- `overage` units of `used` were booked beyond the allowance and take nothing of it.
 CREATE TABLE counters (
     customer BIGINT NOT NULL,
     subscription BIGINT NOT NULL,
@@ -131,6 +132,7 @@ CREATE TABLE counters (
     list_per BIGINT NOT NULL,
     over_micros BIGINT NOT NULL,
     over_per BIGINT NOT NULL,
+    overage BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (customer, subscription, action, start_us)
 ) {clustered};
 
@@ -145,8 +147,8 @@ CREATE TABLE caps (
     PRIMARY KEY (customer, subscription, start_us)
 ) {clustered};
 
--- What each slot holds of each counter, so that a dead process gives back exactly what it took. `capped`
--- says that the contract has a cap, whose held money is reckoned again from the counter.
+-- What each slot holds of each counter, so that a dead process gives back exactly what it took. What that
+-- frees of a cap is reckoned from the counter.
 CREATE TABLE held (
     slot BIGINT NOT NULL,
     customer BIGINT NOT NULL,
@@ -154,7 +156,6 @@ CREATE TABLE held (
     action BIGINT NOT NULL,
     start_us BIGINT NOT NULL,
     units BIGINT NOT NULL,
-    capped BIGINT NOT NULL,
     PRIMARY KEY (slot, customer, subscription, action, start_us)
 ) {clustered};
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -51,6 +51,11 @@ class Shop:
     async def open(self) -> Shop:
         await self.ledger.open()
         return self
+
+    async def close(self) -> None:
+        """The process ends; for shops on a driver of their own."""
+        await self.ledger.close()
+        await self.driver.close()
 
     def request(self) -> bytes:
         """A new request id."""
@@ -199,6 +204,16 @@ class Shop:
 @pytest.fixture
 async def shop(driver: Driver, registry: Registry) -> Shop:
     return await Shop(driver, registry).open()
+
+
+@pytest.fixture
+async def second(shop: Shop) -> AsyncIterator[Shop]:
+    """Another process on the same store."""
+    driver = type(shop.driver)(shop.driver.path)  # type: ignore[attr-defined, call-arg]
+    opened = await Shop(driver, Registry(driver)).open()
+    opened._requests = 1_000_000
+    yield opened
+    await opened.close()
 
 
 async def april(shop: Shop) -> list[Event]:

@@ -1,4 +1,4 @@
-from tests.ledgers import shop
+from tests.ledgers import second, shop
 from tests.registries import driver, registry
 
-__all__ = ["driver", "registry", "shop"]
+__all__ = ["driver", "registry", "second", "shop"]

@@ -11,8 +11,6 @@ from headgate.model.event import event_id, place_of
 from headgate.service import events as reading
 from headgate.service.event_object import as_line
 from headgate.service.events import EventQuery, events
-from headgate.store.driver import Driver
-from headgate.store.registry import Registry
 from tests.ledgers import ALICE, ASSET, NETWORK, PAY_TO, Shop, april
 from tests.registries import us
 
@@ -137,10 +135,10 @@ async def test_a_filter_that_cannot_be(shop: Shop, query: dict[str, str], error:
 
 
 async def test_slots_are_merged_by_time_page_by_page(
-    driver: Driver, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, second: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_PAGE", 2)
-    first, second = await Shop(driver, registry).open(), await Shop(driver, registry).open()
+    first = shop
     assert first.ledger.slot != second.ledger.slot
     await first.customer("acme", "team")
     for minute in range(12):

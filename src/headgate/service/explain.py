@@ -195,12 +195,14 @@ async def _allowance(driver: Driver, event: Event) -> Allowance | None:
     rows = await driver.rows_slow("counter_read", key)
     if not rows:
         return None
-    granted, used = int(rows[0][0]), event.prior
+    granted, units = int(rows[0][0]), event.units
+    inside = event.channel == Channel.SEAT  # an overage row is booked when nothing of the allowance is left
+    before = max(units, granted - event.prior) if inside else 0
     return Allowance(
         billing_period=format_us(event.period_start_us),
         granted=granted,
-        before=max(0, granted - used),
-        after=max(0, granted - used - event.units),
+        before=before,
+        after=before - units if inside else 0,
     )
 
 

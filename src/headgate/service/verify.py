@@ -23,6 +23,11 @@ from headgate.store.driver import Driver, Row
 
 _PAGE = 5000
 _BEFORE_ALL = -(1 << 62)
+# What each field may hold: SQLite would keep anything in any column.
+_BYTES = frozenset({"request_id", "payer", "tx", "payment", "row_hash"})
+_TYPES = tuple(
+    (bytes if field in _BYTES else str if field == "reason" else int, type(None)) for field in Event._fields
+)
 
 TotalsKey = tuple[int, int, int, int, int, int]
 PartyKey = tuple[int, bytes, int, int, int, int, int]
@@ -73,7 +78,9 @@ class Chain:
                 "the row's hash does not follow from its content and the row before it: changed or inserted"
             )
             self.differences.append(Difference(_place(event), what))
-        self.seq, self.head = event.seq, event.row_hash
+        self.seq = event.seq
+        row_hash: object = event.row_hash
+        self.head = row_hash if isinstance(row_hash, bytes) else b""
 
     def end(self, seq: int, head: bytes) -> None:
         """After the last row: where the slot says that its chain ends."""
@@ -108,6 +115,7 @@ class Recount:
         self.parties: defaultdict[PartyKey, Sums] = defaultdict(Sums)
         self.used: defaultdict[CounterPlace, int] = defaultdict(int)
         self.seat_units: defaultdict[CounterPlace, int] = defaultdict(int)
+        self.overage_units: defaultdict[CounterPlace, int] = defaultdict(int)
         self.reversed: set[tuple[int, int]] = set()
         self.unreadable: list[Difference] = []
 
@@ -121,8 +129,12 @@ class Recount:
             self.unreadable.append(Difference(f"slot {event.slot}, seq {event.seq}", what))
 
     def _add(self, event: Event) -> None:
+        if not all(map(isinstance, event, _TYPES)):
+            raise TypeError
         counts_at_us = event.occurred_us if event.late_for is None else event.booked_us
-        _, day = self._calendar.month_and_day(counts_at_us)
+        month, day = self._calendar.month_and_day(counts_at_us)
+        if month != event.month and event.late_for is not None:
+            day = 1  # booked by a clock that was still in a closed month: the next open one took it
         network = 0 if event.rail is None else self._networks.get(event.rail, -1)
         sums = sums_of(event)
         by_day = (event.month, day, event.channel, event.action, network, event.slot)
@@ -134,6 +146,8 @@ class Recount:
             self.used[place] += event.units
             if event.channel == Channel.SEAT:
                 self.seat_units[place] += event.units
+            elif event.channel == Channel.OVERAGE:
+                self.overage_units[place] += event.units
         if event.kind == Kind.REVERSAL and event.corrects_slot is not None and event.corrects_seq is not None:
             self.reversed.add((event.corrects_slot, event.corrects_seq))
 
@@ -268,13 +282,16 @@ def compare_counters(
     """Counters against the rows and the holds: used = opening + Σ units; Σ seat units ≤ what was granted."""
     found = []
     seen = set()
-    for customer, subscription, action, start_us, granted, opening, used, holding in counters:
+    for customer, subscription, action, start_us, granted, opening, used, holding, overage in counters:
         place = (int(customer), int(subscription), int(action), int(start_us))
         seen.add(place)
         where = _counter(place)
         counted = opening + recount.used.get(place, 0)
         if counted != used:
             found.append(Difference(where, f"used is kept as {used}, opening and rows make {counted}"))
+        if recount.overage_units.get(place, 0) != overage:
+            what = f"overage is kept as {overage}, rows make {recount.overage_units.get(place, 0)}"
+            found.append(Difference(where, what))
         if held.get(place, 0) != holding:
             what = f"held is kept as {holding}, the slots hold {held.get(place, 0)}"
             found.append(Difference(where, what))

@@ -126,7 +126,7 @@ FROM party_totals;
 
 -- name: verify_counters
 -- The counters.
-SELECT customer, subscription, action, start_us, granted, opening, used, held FROM counters;
+SELECT customer, subscription, action, start_us, granted, opening, used, held, overage FROM counters;
 
 -- name: verify_held
 -- What the slots hold of each counter.

@@ -144,7 +144,7 @@ def test_on_a_terminal_it_stays_up_for_a_visitor(tmp_path: Path) -> None:
     os.close(follower)
     screen = Screen(leader)
     try:
-        text = screen.until(r"headgate events -c \S+\s")
+        text = screen.until(r"headgate verify -c \S+\s")
         assert "\x1b[" in screen.raw
         found = dict(re.findall(r"^(URL|ADA|CONTOSO)=(\S+)$", text, re.MULTILINE))
         document = {"content": b"Well. Done.", "headers": {"content-type": "text/plain"}}
@@ -153,7 +153,7 @@ def test_on_a_terminal_it_stays_up_for_a_visitor(tmp_path: Path) -> None:
         assert visit(found["URL"], document).status_code == 402
         screen.until(r"seat +documents.process +northwind +0.000000")
         screen.until(r"overage +documents.process +contoso +0.100000")
-        config = re.search(r"report -c (\S+)", text)
+        config = re.search(r"^CONFIG=(\S+)$", text, re.MULTILINE)
         assert config is not None
         report = subprocess.run(
             (HEADGATE, "report", "-c", config[1], "--format", "csv"),

@@ -54,6 +54,8 @@ class Audit:
     def _judged(self, what: str, result: tuple[list[Difference], str]) -> Verdict:
         differences, found = result
         self._play.differences.extend(differences)
+        if differences and what:
+            found = f"{len(differences)} not as it should be: told below"
         return Verdict(what, not differences, found)
 
     async def _bodies(self) -> tuple[list[Difference], str]:

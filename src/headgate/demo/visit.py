@@ -58,9 +58,18 @@ def invite(stage: Stage, teller: Teller) -> None:
         ),
         (
             "pay as an agent does, with play money:",
-            (f"{command} pay $URL --dev --method POST --header 'Content-Type: text/plain' --body 'Paid.'",),
+            (
+                f"{command} pay $URL --dev --method POST \\",
+                "  --header content-type:text/plain --body 'Well. Paid.'",
+            ),
         ),
-        ("the books:", (f"{command} report -c {config}", f"{command} events -c {config}")),
+        (
+            "the books:",
+            (
+                f"CONFIG={config}",
+                *(f"{command} {what} -c $CONFIG" for what in ("report", "events", "verify")),
+            ),
+        ),
     ):
         teller.say(heading, "dim")
         for line in lines:

@@ -48,6 +48,7 @@ def admit(who: Who, standing: Standing | None, *, free: bool, no_subscription: s
     | customer | never had a contract | as `no_subscription` says |
     | customer | contract and grace over | PAY |
     | customer | covered, `overage` without a cap | COUNT: the answer is always yes |
+    | customer | covered, free action that the plan does not ration | COUNT |
     | customer | covered, anything else | HOLD: the answer could be no |
     """
     if who is Who.REJECTED:
@@ -58,20 +59,21 @@ def admit(who: Who, standing: Standing | None, *, free: bool, no_subscription: s
         return Decision.COUNT if free else _NEVER[no_subscription]
     if standing.kind is StandingKind.ENDED:
         return Decision.FREE if free else Decision.PAY
-    if always_yes(standing):
+    if always_yes(standing) or (free and standing.granted == 0):
         return Decision.COUNT
     return Decision.HOLD
 
 
-def after_hold(standing: Standing, granted: int) -> Decision:
+def after_hold(standing: Standing, granted: int, *, free: bool = False) -> Decision:
     """The second decision, once units were asked for: HELD, or the channel that comes next.
 
     A plan with `overage` beyond arrives here only with its cap reached, so `beyond_cap` rules.
+    Nobody can be asked to pay for a free action: where x402 comes next it is counted.
     """
     if granted:
         return Decision.HELD
     following = standing.beyond_cap if standing.beyond is Beyond.OVERAGE else standing.beyond
-    return _NEXT[following]
+    return Decision.COUNT if free and following is Beyond.X402 else _NEXT[following]
 
 
 def always_yes(standing: Standing) -> bool:

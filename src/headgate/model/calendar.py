@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_QUARTER_US = 15 * 60 * 1_000_000
+_MINUTE_US = 60 * 1_000_000
 _KEPT = 4096
 
 
 class AccountingCalendar:
     """Maps instants (UTC microseconds) to `(month, day)` such as `(202611, 22)` in one time zone.
 
-    Remembers the answer per quarter of an hour: every offset change in the zone database since 1972 falls on
-    one, so the memory is exact and booking an event costs a dictionary look-up.
+    Remembers the answer per minute, so that booking an event costs a dictionary look-up. That is exact: since
+    February 1972 every change of an offset falls on a whole minute (not on a quarter of an hour: clocks in
+    St. John's went back at 00:01).
     """
 
     __slots__ = ("_known", "_zone")
@@ -29,13 +30,13 @@ class AccountingCalendar:
         return self._zone.key
 
     def month_and_day(self, at_us: int) -> tuple[int, int]:
-        quarter = at_us // _QUARTER_US
-        found = self._known.get(quarter)
+        minute = at_us // _MINUTE_US
+        found = self._known.get(minute)
         if found is None:
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            local = (_EPOCH + timedelta(microseconds=quarter * _QUARTER_US)).astimezone(self._zone)
-            found = self._known[quarter] = (local.year * 100 + local.month, local.day)
+            local = (_EPOCH + timedelta(microseconds=minute * _MINUTE_US)).astimezone(self._zone)
+            found = self._known[minute] = (local.year * 100 + local.month, local.day)
         return found
 
     def month_bounds_us(self, month: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import re
 from headgate.model.errors import InputError
 
 MICROS = 1_000_000
+MAX_UNITS = 10**12  # of one use: far beyond any, and its amounts still fit the ledger's 64-bit columns
 _USD = re.compile(r"(?P<sign>-?)(?P<whole>[0-9]{1,12})(?:\.(?P<part>[0-9]{1,6}))?")
 
 
@@ -46,9 +47,9 @@ def whole_units(value: object) -> int:
     Raises:
         InputError: anything else; a bool is no number, and 1.0 is not whole.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_UNITS:
         return value
-    raise InputError(f"units must be a whole number of at least 0, not {value!r:.80}")
+    raise InputError(f"units must be a whole number from 0 to {MAX_UNITS}, not {value!r:.80}")
 
 
 def amount_micros(units: int, price_micros: int, per: int) -> int:

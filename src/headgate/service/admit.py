@@ -87,7 +87,7 @@ class Desk:
             most = 1 if action.max_units is None else action.max_units
             hold = Hold(admitted.standing, admitted.action_id, 1, most)
             admitted.held, admitted.lease = await self.ledger.hold(hold)
-            admitted.decision = after_hold(admitted.standing, admitted.held)
+            admitted.decision = after_hold(admitted.standing, admitted.held, free=action.free)
         return admitted
 
     async def _identify(self, admitted: Admitted, presented: Presented) -> Who:

@@ -41,7 +41,7 @@ class Directory:
         self._customers: dict[str, int] = {}
         self._seats: dict[tuple[int, str], int] = {}
         self._contracts: dict[int, tuple[Subscription, ...]] = {}
-        self._standings: dict[tuple[int, str], Standing] = {}
+        self._standings: dict[tuple[int, str], tuple[int, Standing]] = {}  # known from, until it says
         self.on_catalog: Callable[[Sequence[Catalog]], None] = lambda _catalogs: None
 
     async def refresh(self) -> None:
@@ -128,8 +128,8 @@ class Directory:
     async def standing(self, customer: int, action: str, at_us: int) -> Standing:
         """Where a customer stands for one action at an instant."""
         known = self._standings.get((customer, action))
-        if known is not None and at_us < known.valid_until_us and known.period.start_us <= at_us:
-            return known
+        if known is not None and known[0] <= at_us < known[1].valid_until_us:
+            return known[1]
         contracts = self._contracts.get(customer)
         if contracts is None:
             contracts = tuple(await self._registry.subscriptions(customer))
@@ -146,7 +146,7 @@ class Directory:
         following_us = next((one.effective_us for one in self._catalogs if one.effective_us > at_us), None)
         if following_us is not None and following_us < found.valid_until_us:
             found = replace(found, valid_until_us=following_us)  # prices without a contract change with it
-        _bound(self._standings)[customer, action] = found
+        _bound(self._standings)[customer, action] = at_us, found
         return found
 
 

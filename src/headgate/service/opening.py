@@ -39,8 +39,8 @@ async def open_store(
         raise StoreTooNew(
             f"The store {config.store.url} has schema {version}, this Headgate knows {newest}: upgrade it."
         )
-    if version == 0:
-        await driver.migrate()
+    if version < newest and (version == 0 or not await driver.rows("meta_read", ("mode",))):
+        await driver.migrate()  # new; another process may be setting it up at this moment
     elif version < newest:
         raise StoreTooOld(
             f"The store {config.store.url} has schema {version}, this Headgate needs {newest}; "

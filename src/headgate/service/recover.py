@@ -95,5 +95,5 @@ class Recovery:
                     )
                 )
             return False
-        await self._cashier.ledger.submit(MovePayment(row.id, State.UNKNOWN, State.FAILED, EXPIRED))
+        await self._cashier.ledger.submit(MovePayment(row.id, state, State.FAILED, EXPIRED))
         return True

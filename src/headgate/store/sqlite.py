@@ -39,6 +39,8 @@ def translate(error: sqlite3.Error) -> StoreError:
         return StoreFull(f"{StoreFull.__doc__} ({text})")
     if isinstance(error, sqlite3.OperationalError):
         return StoreUnavailable(f"{StoreUnavailable.__doc__} ({text})")
+    if "malformed" in text or "not a database" in text:
+        return StoreError(f"The store's file is damaged or is no store ({text}); restore it from a backup.")
     return StoreError(f"The store refused a statement: {text}")
 
 
@@ -96,6 +98,7 @@ class SqliteDriver:
         self._locks = self.path.with_name(self.path.name + ".locks")
         try:
             self._locks.mkdir(parents=True, exist_ok=True)
+            self._queue = os.open(self._locks / "write", os.O_RDWR | os.O_CREAT, 0o644)
             self._writer = self._connect()
             self._reader = self._connect()
         except OSError as error:
@@ -103,7 +106,6 @@ class SqliteDriver:
         except sqlite3.Error as error:
             raise translate(error) from error
         self._tx = SqliteTx(self._writer, self._sql)
-        self._queue = os.open(self._locks / "write", os.O_RDWR | os.O_CREAT, 0o644)
         self._turn = asyncio.Lock()
         self._slot_locks: list[int] = []
         self._slow = ThreadPoolExecutor(2, "headgate-read")
@@ -130,7 +132,10 @@ class SqliteDriver:
 
     async def schema_version(self) -> int:
         """The number of the newest migration that was applied; 0 for a new store."""
-        return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+        try:
+            return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise translate(error) from error
 
     async def migrate(self) -> list[str]:
         """Apply what is missing, each migration in its own transaction; the names of those applied."""
@@ -248,7 +253,10 @@ class SqliteDriver:
                 os.close(lock)
 
     def _try_lock(self, slot: int) -> int | None:
-        handle = os.open(self._locks / f"slot-{slot}", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(self._locks / f"slot-{slot}", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreUnavailable(f"Cannot lock slot {slot} in {self._locks}: {error.strerror}.") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

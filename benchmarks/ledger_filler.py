@@ -61,7 +61,7 @@ async def fill(database: Path, count: int) -> None:
     driver = SqliteDriver(database)
     try:
         await driver.migrate()
-        driver.start_checkpoints()
+        driver.start()
         slot = await driver.lease_slot()
         calendar = AccountingCalendar("UTC")
         month = Period(*calendar.month_bounds_us(MONTH))

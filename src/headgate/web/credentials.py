@@ -21,6 +21,10 @@ class Credentials(NamedTuple):
     payments_v1: tuple[bytes, ...]
 
 
+STRANGER = Credentials(None, present=False, payments=(), payments_v1=())
+"""Nothing at all: whoever asks has to be made an offer."""
+
+
 def read_credentials(headers: Iterable[Sequence[bytes]], names: frozenset[bytes]) -> Credentials:
     """Look through the headers once. `names` are lower-case header names, or `cookie:NAME`."""
     key = None

@@ -22,7 +22,7 @@ from headgate.model.errors import HeadgateError, InputError, StoreError
 from headgate.model.routing import Match
 from headgate.service.admit import Admitted, Desk, Presented
 from headgate.web.answer import STORE_DOWN, CustomerAnswer
-from headgate.web.credentials import Credentials, read_credentials
+from headgate.web.credentials import STRANGER, Credentials, read_credentials
 from headgate.web.payer import Payer
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send, problem
 from headgate.web.receiver import Receiver
@@ -65,8 +65,8 @@ class Gate(Protocol):
         """The seller's token or auth endpoint, where the configuration names one."""
         ...
 
-    def page(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
-        """Headgate's own pages (receipts)."""
+    def page(self, scope: Scope, app: App) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
+        """Headgate's own pages (receipts, discovery); `app` is what would answer without them."""
         ...
 
 
@@ -95,7 +95,7 @@ class Middleware:
             await STORE_DOWN.send(send)
             return
         if match is None or (match.action is None and not match.ambiguous):
-            page = gate.page(scope)
+            page = gate.page(scope, self.app)
             await (page or self.app)(scope, receive, send)
         elif kind == "websocket":
             log.info("a WebSocket upgrade on the priced route %s was refused", match.route)
@@ -112,6 +112,9 @@ class Middleware:
         action = match.action
         assert action is not None
         credentials = read_credentials(scope["headers"], gate.credential_names)
+        if self.identify is None and credentials == STRANGER and gate.payer.sells and not action.free:
+            await gate.payer.invite(action, scope, send)
+            return
         try:
             await gate.desk.directory.refresh()
             identity = (

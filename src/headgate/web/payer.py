@@ -25,9 +25,11 @@ from headgate.web.problems import EXPOSED, NO_STORE, App, Receive, Reply, Scope,
 from headgate.web.receiver import BodyTooLarge, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
 from headgate.x402 import wire
+from headgate.x402.offer import Challenge
 
 log = logging.getLogger("headgate.web")
 
+_KEPT = 10_000
 RECEIPT_PATH = "/.well-known/headgate/receipts/"
 _FACILITATOR_DOWN = problem(
     503,
@@ -90,11 +92,20 @@ class Payer:
         self._limits = limits
         self._receipt_key = receipt_key
         self._now_us = now_us
+        self._challenges: dict[Challenge, Reply] = {}
 
     @property
     def sells(self) -> bool:
         """Whether anything is sold by payment here (`[x402]` is configured)."""
         return self._cashier is not None
+
+    async def invite(self, action: Action, scope: Scope, send: Send) -> None:
+        """Answer a stranger who sent no payment: what it costs, and how to pay."""
+        if self._storefront.sells(action.name):
+            reply = self._challenge(action, scope, Reason.PAYMENT_REQUIRED)
+        else:
+            reply = NO_OFFERS
+        await reply.send(send, head=scope["method"] == "HEAD")
 
     async def serve(
         self,
@@ -109,13 +120,9 @@ class Payer:
         head = scope["method"] == "HEAD"
         cashier = self._cashier
         assert cashier is not None
-        if not self._storefront.sells(admitted.action.name):
-            await NO_OFFERS.send(send, head=head)
-            return
-        if not credentials.payments and not credentials.payments_v1:
-            await self._challenge(admitted.action, scope["path"], Reason.PAYMENT_REQUIRED).send(
-                send, head=head
-            )
+        pays = bool(credentials.payments or credentials.payments_v1)
+        if not pays or not self._storefront.sells(admitted.action.name):
+            await self.invite(admitted.action, scope, send)
             return
         try:
             signed = wire.read_headers(credentials.payments, credentials.payments_v1)
@@ -232,24 +239,22 @@ class Payer:
 
     # --- refusals and repeats ---------------------------------------------------------------------
 
-    def _challenge(self, action: Action, path: str, reason: str) -> Reply:
-        challenge = self._storefront.challenge(action.name, path, reason)
-        return Reply(
-            402,
-            (
-                (b"content-type", b"application/json"),
-                (b"PAYMENT-REQUIRED", challenge.header_value),
-                NO_STORE,
-                EXPOSED,
-            ),
-            challenge.body,
-        )
+    def _challenge(self, action: Action, scope: Scope, reason: str) -> Reply:
+        challenge = self._storefront.challenge(action.name, scope["method"], scope["path"], reason)
+        reply = self._challenges.get(challenge)
+        if reply is None:
+            if len(self._challenges) >= _KEPT:
+                self._challenges.clear()
+            offer = (b"PAYMENT-REQUIRED", challenge.header_value)
+            headers = ((b"content-type", b"application/json"), offer, NO_STORE, EXPOSED)
+            reply = self._challenges[challenge] = Reply(402, headers, challenge.body)
+        return reply
 
     async def _declined(
         self, declined: Declined, action: Action, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if declined.why is Why.REFUSED:
-            reply = self._challenge(action, scope["path"], declined.code)
+            reply = self._challenge(action, scope, declined.code)
         elif declined.why is Why.ANSWERED and declined.row is not None:
             reply = await self._again(declined.row, receive)
         else:

@@ -41,17 +41,21 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of Headgate's own."""
+    """An answer of Headgate's own. Made once, it can be sent often."""
 
     status: int
     headers: Headers
     body: bytes
-    extra: dict[str, Any] = field(default_factory=dict)
+    _sent: Headers = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        length = (b"content-length", str(len(self.body)).encode())
+        object.__setattr__(self, "_sent", (*self.headers, length))
 
     async def send(self, send: Send, *, head: bool = False) -> None:
         """Send it; without its body where the request was a HEAD."""
-        headers = [*self.headers, (b"content-length", str(len(self.body)).encode())]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        # A list of its own each time: layers outside may add to it.
+        await send({"type": "http.response.start", "status": self.status, "headers": list(self._sent)})
         await send({"type": "http.response.body", "body": b"" if head else self.body})
 
 

@@ -19,4 +19,4 @@ def main() -> None:
     """The entry point of `headgate`."""
     from headgate.cli.program import run
 
-    sys.exit(run(sys.argv[1:]))
+    run(sys.argv[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from base64 import b64encode
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headgate.cli.output import print_json
+from headgate.cli.opened import awaited
+from headgate.cli.output import note, print_json
 from headgate.cli.values import money
 from headgate.model.errors import InputError
 
@@ -53,7 +53,7 @@ def pay(
     The wallet's private key is read from HEADGATE_WALLET_KEY. A payment whose outcome is not known when
     patience ends is printed as `payment`: send the same one again with --resume, it is never charged twice.
     """
-    result = asyncio.run(
+    result = awaited(
         _pay(
             url,
             method=method,
@@ -72,9 +72,14 @@ def pay(
 
 
 async def _pay(url: str, *, method: str | None, body: bytes | None, **given: Any) -> PayResult:
+    from headgate.x402.client import SellerUnreachable
     from headgate.x402.client import pay as buy
 
-    return await buy(url, method=method or ("GET" if body is None else "POST"), body=body, **given)
+    try:
+        return await buy(url, method=method or ("GET" if body is None else "POST"), body=body, **given)
+    except SellerUnreachable as error:
+        note(f"headgate: {error}")
+        raise typer.Exit(1) from None
 
 
 def _shown(result: PayResult) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 
 from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption, DryRunOption, Format, FormatOption
-from headgate.cli.output import print_json, progress
+from headgate.cli.output import counted, print_json, progress
 from headgate.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,13 +73,14 @@ def _print(report: ImportReport, output: Format) -> None:
     for row in report.rows:
         for difference in row.differs:
             typer.echo(f"line {row.line}, {row.customer}: left as it is: {difference}")
+    customers, contracts = counted(report.created, "customer"), counted(report.contracts, "contract")
     if report.dry_run:
         typer.echo(
-            f"would create {report.created} customers and {report.contracts} contracts, "
-            f"update {report.updated}, leave {report.unchanged} as they are (dry run: nothing was kept)"
+            f"would create {customers} and {contracts}, update {report.updated}, "
+            f"leave {report.unchanged} as they are (dry run: nothing was kept)"
         )
     else:
         typer.echo(
-            f"created {report.created} customers and {report.contracts} contracts, updated {report.updated}, "
+            f"created {customers} and {contracts}, updated {report.updated}, "
             f"left {report.unchanged} as they are"
         )

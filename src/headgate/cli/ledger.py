@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headgate.cli.opened import Opened, in_store, read_config
+from headgate.cli.opened import Opened, awaited, in_store, read_config
 from headgate.cli.options import ConfigOption, Format, FormatOption
 from headgate.cli.output import (
     Column,
@@ -249,7 +248,7 @@ def record(
     from headgate.model.event import Channel, event_id, request_id_text
     from headgate.model.money import format_usd
 
-    booked = asyncio.run(_record(config, customer, action, amount, id_, seat, at))
+    booked = awaited(_record(config, customer, action, amount, id_, seat, at))
     rows = [
         {
             "event_id": event_id(event.booked_us, event.slot, event.seq),

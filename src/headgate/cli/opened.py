@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from headgate.config import Config
@@ -61,7 +60,14 @@ def read_config(path: str | None) -> Config:
 
 def in_store(path: str | None, work: Callable[[Opened], Awaitable[T]]) -> T:
     """Open the configured store, await `work` on it, close it, and hand back what it gave."""
-    return asyncio.run(_in_store(read_config(path), work))
+    return awaited(_in_store(read_config(path), work))
+
+
+def awaited(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, in an event loop of its own."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 async def _in_store(config: Config, work: Callable[[Opened], Awaitable[T]]) -> T:

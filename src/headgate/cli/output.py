@@ -35,6 +35,11 @@ class Column:
     folds: bool = False
 
 
+def printable(text: str) -> str:
+    """A text without what would move a terminal's cursor: stored texts may come from strangers."""
+    return "".join(each if each.isprintable() or each == "\n" else f"\\x{ord(each):02x}" for each in text)
+
+
 def text_of(value: object) -> str:
     """A cell: nothing for None, several values joined."""
     if value is None:
@@ -45,7 +50,7 @@ def text_of(value: object) -> str:
         return ", ".join(f"{name}={each}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(text_of(each) for each in value)
-    return str(value)
+    return printable(str(value))
 
 
 def counted(number: int, noun: str) -> str:
@@ -121,7 +126,9 @@ def print_table(
         table.add_row(*(Text(cell) for cell in row))
     console = Console(highlight=False)
     console.width = max(console.width, _narrowest([*cells, *([totals] if totals else [])], columns))
-    console.print(table)
+    with console.capture() as drawn:  # rich has an opinion of its own on broken pipes
+        console.print(table)
+    sys.stdout.write(drawn.get())
 
 
 def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int:
@@ -138,6 +145,7 @@ def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int
 
 def print_wrapped(text: str, indent: str) -> None:
     """A paragraph: wrapped on a terminal, one line elsewhere, so that programs find it whole."""
+    text = printable(text)
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         text = textwrap.fill(

@@ -120,4 +120,4 @@ def print_payment(view: PaymentView, indent: str = "") -> None:
     if view.timeline:
         typer.echo()
     for step in view.timeline:
-        typer.echo(f"{indent}{step.at}  {step.state:<9}  {step.note or ''}".rstrip())
+        typer.echo(f"{indent}{step.at}  {step.state:<9}  {text_of(step.note)}".rstrip())

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the answer is no, 2 bad usage or configuration.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from headgate.cli import (
     subscriptions,
     world,
 )
+from headgate.cli.output import printable
 from headgate.model.errors import (
     AllowanceExhausted,
     AlreadyExists,
@@ -45,23 +47,29 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # a reader that has seen enough (`| head`)
+            _discard_output()
+            raise typer.Exit(0) from None
         except HeadgateError as error:
             sys.stderr.write(_told(error))
             raise typer.Exit(1 if isinstance(error, _SAYS_NO) else 2) from None
         except ModuleNotFoundError as error:
             if "headgate[" not in str(error):
                 raise
-            sys.stderr.write(f"headgate: {error}\n")
+            sys.stderr.write(_told(error))
             raise typer.Exit(2) from None
 
 
-def _told(error: HeadgateError) -> str:
+def _told(error: Exception) -> str:
     """One line, or a line for each problem where several were found at once."""
     problems = getattr(error, "problems", ())
     if len(problems) < 2:
-        return f"headgate: {error}\n"
-    return f"headgate: {len(problems)} problems\n" + "".join(f"  {problem}\n" for problem in problems)
+        return f"headgate: {printable(str(error))}\n"
+    lines = [f"headgate: {len(problems)} problems", *(f"  {printable(str(each))}" for each in problems)]
+    return "\n".join(lines) + "\n"
 
 
 app = typer.Typer(
@@ -117,24 +125,14 @@ app.command("status", rich_help_panel=_STORE)(setup.status)
 app.command("migrate", rich_help_panel=_STORE)(setup.migrate)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; the exit code. A reader that has seen enough (`| head`) is no error."""
-    try:
-        app(list(arguments), prog_name="headgate", standalone_mode=True)
-    except SystemExit as ended:
-        code = ended.code
-    except BrokenPipeError:
-        code = 0
-    else:
-        code = 0
-    return _flushed(code if isinstance(code, int) else 0 if code is None else 1)
+def run(arguments: Sequence[str]) -> None:
+    """Run one command line; leaves by SystemExit with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no € is no reason to fail
+    app(list(arguments), prog_name="headgate")
 
 
-def _flushed(code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # What is left in the buffer has no reader; without this the interpreter complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
+def _discard_output() -> None:
+    """What is left in the buffer has no reader; without this the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

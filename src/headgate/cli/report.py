@@ -14,7 +14,7 @@ import typer
 
 from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption
-from headgate.cli.output import Column, print_table
+from headgate.cli.output import Column, print_fields, print_table
 from headgate.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,10 +97,9 @@ def _print(made: Report) -> None:
     else:
         typer.echo("no events")
     typer.echo()
-    memo = memo_lines(made)
-    width = max(len(name) for name, _ in memo)
-    for name, value in memo:
-        typer.echo(f"{name:<{width}}  {value}")
+    *memo, (head, digest) = memo_lines(made)
+    print_fields(memo)
+    typer.echo(f"{head}  {digest}")  # 64 digits fit a line of 80 only without the fields' indent
 
 
 def _print_table(header: list[str], rows: list[list[str]], totals: list[str], labels: int) -> None:

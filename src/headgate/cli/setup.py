@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import sys
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headgate.cli.opened import Opened, in_store, read_config, store_file
+from headgate.cli.opened import Opened, awaited, in_store, read_config, store_file
 from headgate.cli.options import ConfigOption, Format, FormatOption
 from headgate.cli.output import Column, counted, minute, print_fields, print_json, print_rows, print_wrapped
 from headgate.model.errors import ConfigError, HeadgateError, InputError
@@ -88,7 +87,7 @@ def check(
             raise
         print_json([Finding.error(each.where, each.what, each.fix) for each in error.problems])
         raise typer.Exit(2) from None
-    findings = asyncio.run(_check(read, None if app is None else _application(app), live=live))
+    findings = awaited(_check(read, None if app is None else _application(app), live=live))
     if output is Format.JSON:
         print_json(findings)
     else:
@@ -173,7 +172,7 @@ def migrate(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Bring the store to this version; back it up first."""
-    names = asyncio.run(_migrate(read_config(config), plan_only=plan))
+    names = awaited(_migrate(read_config(config), plan_only=plan))
     if output is Format.JSON:
         print_json({"missing" if plan else "applied": names})
     elif not names:

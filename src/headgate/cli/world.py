@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Annotated
 
 import typer
 
+from headgate.cli.opened import awaited
 from headgate.cli.options import Format, FormatOption
 
 
@@ -21,7 +21,7 @@ def demo(
     """
     from headgate.demo.story import run
 
-    if not asyncio.run(run(once=once, out=sys.stdout)):
+    if not awaited(run(once=once, out=sys.stdout)):
         raise typer.Exit(1)
 
 

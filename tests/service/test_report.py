@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from headgate.model.report import (
     to_json,
     to_table,
 )
+from headgate.service import report as reporting
 from headgate.service.report import report
 from headgate.store.driver import Driver
 from headgate.store.registry import Registry
@@ -236,6 +238,22 @@ async def test_the_head_follows_every_row_and_nothing_else(shop: Shop) -> None:
     assert (await read(shop, "plan")).ledger_head == first.ledger_head
     await shop.use("other", 1)
     assert (await read(shop)).ledger_head != first.ledger_head
+
+
+async def test_numbers_and_head_are_of_one_moment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await april(shop)
+    before = await read(shop)
+    grouped = reporting.grouped
+
+    async def while_use_is_booked(*arguments: Any) -> Any:
+        await shop.use("acme", 1, at="2026-04-29")
+        return await grouped(*arguments)
+
+    monkeypatch.setattr(reporting, "grouped", while_use_is_booked)
+    during = await read(shop)
+    assert (during.rows, during.ledger_head) == (before.rows, before.ledger_head)
+    monkeypatch.undo()
+    assert (await read(shop)).total.events == before.total.events + 1
 
 
 async def test_totals_stand_in_the_table_only(shop: Shop) -> None:

@@ -54,9 +54,7 @@ async def events(
         yield await labels.shown(event, previous_hash)
 
 
-async def stored_events(
-    driver: Driver, which: EventFilter
-) -> AsyncIterator[tuple[Event, bytes | None]]:
+async def stored_events(driver: Driver, which: EventFilter) -> AsyncIterator[tuple[Event, bytes | None]]:
     """Rows as stored with the hash of the row before, merged by (booked, slot, seq)."""
     streams = []
     for slot, first, last in await _spans(driver, which):

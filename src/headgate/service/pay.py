@@ -130,8 +130,20 @@ class Cashier:
         self.facilitators = facilitators
         self.now_us = now_us
         self.kept_answer_us = kept_answer_us
-        self.active: set[bytes] = set()
+        self._working: dict[bytes, int] = {}
         self._names = names
+
+    def is_working(self, identifier: bytes) -> bool:
+        """Whether a request of this process is at work with a payment."""
+        return identifier in self._working
+
+    def _begin(self, identifier: bytes) -> None:
+        self._working[identifier] = self._working.get(identifier, 0) + 1
+
+    def _end(self, identifier: bytes) -> None:
+        left = self._working.pop(identifier, 0) - 1
+        if left > 0:
+            self._working[identifier] = left
 
     # --- before the work --------------------------------------------------------------------------
 
@@ -154,10 +166,15 @@ class Cashier:
         if reason is not None:
             return await self._known_or(signed, ask, reason)
         payment = await self._row(ask, signed, offer, priced(offer))
-        claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
+        self._begin(payment.id)  # before the claim is written: recovery leaves alone what is at work here
+        try:
+            claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
+        except BaseException:
+            self._end(payment.id)
+            raise
         if claimed.outcome is not Claim.FRESH:
+            self._end(payment.id)
             return _repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
-        self.active.add(payment.id)
         try:
             return await self._verify(payment)
         except BaseException:
@@ -211,7 +228,7 @@ class Cashier:
         try:
             await self.ledger.submit(MovePayment(payment.id, since, State.RELEASED, note))
         finally:
-            self.active.discard(payment.id)
+            self._end(payment.id)
 
     # --- after the work ---------------------------------------------------------------------------
 
@@ -264,7 +281,7 @@ class Cashier:
             )
             return await self.settle(row, payment.facilitator, payment.payload, requirements)
         finally:
-            self.active.discard(payment.id)
+            self._end(payment.id)
 
     async def settle(
         self,

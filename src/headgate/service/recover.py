@@ -40,7 +40,7 @@ class Recovery:
         await ledger.recover_dead()
         still_open = 0
         for identifier, state in await ledger.driver.rows("payments_to_resume", (ledger.slot,)):
-            if identifier in self._cashier.active:
+            if self._cashier.is_working(identifier):
                 continue
             still_open += 1
             if self._now_us() < self._pauses.get(identifier, (0, 0))[0]:

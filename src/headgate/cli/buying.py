@@ -23,7 +23,10 @@ _KEY = "HEADGATE_WALLET_KEY"
 def pay(
     url: Annotated[str, typer.Argument(metavar="URL", help="What to buy, from any x402 v2 seller.")],
     method: Annotated[
-        str | None, typer.Option("--method", "-X", metavar="METHOD", help="[default: GET; POST with a body]")
+        str | None,
+        typer.Option(
+            "--method", "-X", metavar="METHOD", help="How to ask.", show_default="GET; POST with a body"
+        ),
     ] = None,
     body: Annotated[
         str | None, typer.Option("--body", metavar="TEXT|@FILE", help="What is sent with the request.")
@@ -50,8 +53,9 @@ def pay(
 ) -> None:
     """Buy one answer; exit 0 if it is a 2xx, else 1.
 
-    The wallet's private key is read from HEADGATE_WALLET_KEY. A payment whose outcome is not known when
-    patience ends is printed as `payment`: send the same one again with --resume, it is never charged twice.
+    The wallet's private key is read from HEADGATE_WALLET_KEY. A payment whose
+    outcome is not known when patience ends is printed as `payment`: send the
+    same one again with --resume, it is never charged twice.
     """
     result = awaited(
         _pay(

@@ -77,7 +77,10 @@ def publish(
     at: Annotated[
         str | None,
         typer.Option(
-            "--at", metavar="TIME", help="When it takes effect, in the seller's time zone [default: now]."
+            "--at",
+            metavar="TIME",
+            help="When it takes effect, in the seller's time zone.",
+            show_default="now",
         ),
     ] = None,
     dry_run: DryRunOption = False,
@@ -133,7 +136,8 @@ def list_(config: ConfigOption = None, output: FormatOption = Format.TABLE) -> N
 @app.command()
 def show(
     version: Annotated[
-        int | None, typer.Argument(metavar="[VERSION]", min=1, help="A version [default: the one in force].")
+        int | None,
+        typer.Argument(metavar="[VERSION]", min=1, help="A version.", show_default="the one in force"),
     ] = None,
     config: ConfigOption = None,
     output: FormatOption = Format.TABLE,
@@ -153,10 +157,10 @@ def show(
 @app.command()
 def diff(
     old: Annotated[
-        int | None, typer.Argument(metavar="[OLD]", min=1, help="A version [default: the newest].")
+        int | None, typer.Argument(metavar="[OLD]", min=1, help="A version.", show_default="the newest")
     ] = None,
     new: Annotated[
-        int | None, typer.Argument(metavar="[NEW]", min=1, help="Another version [default: the file].")
+        int | None, typer.Argument(metavar="[NEW]", min=1, help="Another version.", show_default="the file")
     ] = None,
     config: ConfigOption = None,
     output: FormatOption = Format.TABLE,

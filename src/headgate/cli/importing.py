@@ -27,10 +27,12 @@ def import_(
 ) -> None:
     """Import customers, contracts and use so far from a CSV. Repeating it changes nothing that is the same.
 
-    The first line names the columns, in any order; only customer is needed, an empty cell is "not given":
-    customer, name, email, ref_SYSTEM (as ref_stripe), plan, seats, start, end, time_zone, anchor,
-    overage_cap, seat_ids (separated by blanks), and per action allowance:ACTION, overage_price:ACTION and
-    used:ACTION (units used so far in the running billing period: counted, never billed).
+    The first line names the columns, in any order. Only customer is needed;
+    an empty cell is "not given". There are customer, name, email, ref_SYSTEM
+    (as ref_stripe), plan, seats, start, end, time_zone, anchor, overage_cap,
+    seat_ids (separated by blanks), and for each action allowance:ACTION,
+    overage_price:ACTION and used:ACTION (units used so far in the running
+    billing period: counted, never billed).
 
     All rows are checked first; if one is wrong, nothing is kept.
     """

@@ -239,7 +239,7 @@ def record(
     ],
     seat: Annotated[str | None, typer.Option("--seat", metavar="ID", help="The named user.")] = None,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="When it occurred [default: now].")
+        str | None, typer.Option("--at", metavar="TIME", help="When it occurred.", show_default="now")
     ] = None,
     config: ConfigOption = None,
     output: FormatOption = Format.TABLE,

@@ -23,7 +23,8 @@ ConfigOption = Annotated[
         metavar="FILE",
         envvar="HEADGATE_CONFIG",
         show_envvar=True,
-        help="The configuration [default: headgate.toml].",
+        help="The configuration.",
+        show_default="headgate.toml",
     ),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="A table for people, JSON for programs.")]

@@ -98,7 +98,8 @@ def _program(
 ) -> None:
     """Sell one API through seats, overage and x402 payments, with one ledger.
 
-    Commands read headgate.toml in this directory; -c after the command, or HEADGATE_CONFIG, names another.
+    Commands read headgate.toml in this directory; -c after the command, or
+    HEADGATE_CONFIG, names another file.
     Exit codes: 0 done, 1 the answer is no, 2 bad usage or configuration.
     """
     del version

@@ -32,16 +32,18 @@ class ReportFormat(StrEnum):
 def report(
     month: Annotated[
         str | None,
-        typer.Option("--month", metavar="2026-11", help="An accounting month [default: this one]."),
+        typer.Option("--month", metavar="2026-11", help="An accounting month.", show_default="this one"),
     ] = None,
     first: Annotated[str | None, typer.Option("--from", metavar="DAY", help="The first day.")] = None,
     last: Annotated[
-        str | None, typer.Option("--to", metavar="DAY", help="The last day, included [default: today].")
+        str | None, typer.Option("--to", metavar="DAY", help="The last day, included.", show_default="today")
     ] = None,
     by: Annotated[
         str,
         typer.Option(
-            "--by", metavar="COLUMNS", help="Of channel,action,customer,payer,plan,network,key,seat,day."
+            "--by",
+            metavar="COLUMNS",
+            help="Of channel, action, customer, payer, plan, network, key, seat and day.",
         ),
     ] = "channel,action",
     config: ConfigOption = None,

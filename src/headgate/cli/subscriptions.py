@@ -142,15 +142,15 @@ def create(
     plan: Annotated[str, typer.Option("--plan", metavar="PLAN", help="A plan of the published catalog.")],
     seats: Annotated[int, typer.Option("--seats", metavar="N", min=0, help="How many seats.")] = 1,
     start: Annotated[
-        str | None, typer.Option("--start", metavar="DATE", help="2026-01-31, or a time [default: now].")
+        str | None, typer.Option("--start", metavar="DATE", help="2026-01-31, or a time.", show_default="now")
     ] = None,
     end: Annotated[
         str | None,
-        typer.Option("--end", metavar="DATE", help="When it ends [default: after the plan's term]."),
+        typer.Option("--end", metavar="DATE", help="When it ends.", show_default="after the plan's term"),
     ] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option("--time-zone", metavar="ZONE", help="Like Europe/Berlin [default: the seller's]."),
+        typer.Option("--time-zone", metavar="ZONE", help="Like Europe/Berlin.", show_default="the seller's"),
     ] = None,
     anchor: Annotated[
         str,
@@ -275,7 +275,7 @@ def cancel(
     subscription: SubscriptionId,
     at: Annotated[
         str | None,
-        typer.Option("--at", metavar="DATE", help="When, in the contract's time zone [default: now]."),
+        typer.Option("--at", metavar="DATE", help="When, in the contract's time zone.", show_default="now"),
     ] = None,
     config: ConfigOption = None,
     output: FormatOption = Format.TABLE,

@@ -16,8 +16,8 @@ def demo(
 ) -> None:
     """Tell the whole story on this machine: a seat, an overage and a paying agent, then the report.
 
-    Real HTTP and a chain of play money in this process; no wallet, node or docker. Exit 0 only if the ledger
-    holds exactly what was served.
+    Real HTTP and a chain of play money in this process: no wallet, node or
+    docker. Exit 0 only if the ledger holds exactly what was served.
     """
     from headgate.demo.story import run
 

@@ -49,6 +49,7 @@ from headgate.store.ledger import Ledger
 from headgate.store.operations import Booked
 from headgate.store.sqlite import SqliteDriver
 from headgate.web.auth import Authenticator
+from headgate.web.discovery import Discovery
 from headgate.web.marks import mark, marked_routes
 from headgate.web.middleware import Identify, Middleware
 from headgate.web.optional_auth import optional_auth
@@ -140,6 +141,9 @@ class Headgate:
         self._marks: dict[str, list[Any]] = {}
         self._app: Any = None
         self._page: ReceiptPage | None = None
+        self._discovery: Discovery | None = None
+        if config.x402 is not None and config.discovery:
+            self._discovery = Discovery(config.seller.name, config.seller.public_url, self._storefront)
         self._recovery: Recovery | None = None
         self._networks: Networks | None = None
         self._opening = asyncio.Lock()
@@ -247,21 +251,21 @@ class Headgate:
             await self.open(scope.get("app"))
             if self._routes is None:
                 return None
-        path: str = scope["path"]
-        root = scope.get("root_path", "")
-        if root and path.startswith(root):
-            return self._routes.match(scope.get("method", "GET"), path[len(root) :] or "/", None)
-        return self._routes.match(scope.get("method", "GET"), path, scope.get("raw_path"))
+        path = _local_path(scope)
+        raw_path = scope.get("raw_path") if path == scope["path"] else None
+        return self._routes.match(scope.get("method", "GET"), path, raw_path)
 
     async def authenticate(self, request: Request) -> Identity | None:
         """The identity that `[auth]` finds."""
         return await self._authenticator.identify(request)
 
-    def page(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
-        """Headgate's own page at this path, if there is one."""
-        if self._page is not None and scope["type"] == "http" and scope["path"].startswith(RECEIPT_PATH):
+    def page(self, scope: Scope, app: App) -> Callable[[Scope, Receive, Send], Awaitable[None]] | None:
+        """Headgate's own page at this path, if there is one; `app` is what would answer without it."""
+        if scope["type"] != "http":
+            return None
+        if self._page is not None and scope["path"].startswith(RECEIPT_PATH):
             return self._page
-        return None
+        return None if self._discovery is None else self._discovery.page(scope, _local_path(scope), app)
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -347,7 +351,11 @@ class Headgate:
         if catalog.version == self._selling:
             return
         self._stock(directory)
-        self._routes = RouteTable(self._with_marks(catalog))
+        marked = self._with_marks(catalog)
+        self._routes = RouteTable(marked)
+        if self._discovery is not None:
+            self._storefront.declare(self._routes)
+            self._discovery.show(marked, self._routes)
         self._selling = catalog.version
         log.info("selling catalog version %d", catalog.version)
 
@@ -442,6 +450,13 @@ class Headgate:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _local_path(scope: Scope) -> str:
+    """The path below the place where the application is mounted."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return (path[len(root) :] or "/") if root and path.startswith(root) else path
 
 
 def _quote_ttl_us(config: Config) -> int:

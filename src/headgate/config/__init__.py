@@ -140,6 +140,7 @@ def _read_document(root: Section, file: str) -> Config:
         gateway=read_gateway(root.table("gateway")),
         limits=read_limits(root.table("limits")),
         usage_headers=root.flag("usage_headers", False),
+        discovery=root.flag("discovery", True),
         idempotency=root.choice("idempotency", ("off", "replay"), "off"),
         admin_token=root.environ.get("HEADGATE_ADMIN_TOKEN") or None,
         path=file,

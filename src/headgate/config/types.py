@@ -134,7 +134,8 @@ class Limits:
 class Config:
     """All of `headgate.toml`, overrides applied. `catalog` is the file's own (version 0).
 
-    `x402` is None where nothing is sold by payment: then callers without credentials get 401.
+    `x402` is None where nothing is sold by payment: then callers without credentials get 401. `discovery`
+    says whether what is sold is told to agents and registries (pages, and a declaration in offers).
     """
 
     mode: str
@@ -148,6 +149,7 @@ class Config:
     limits: Limits = Limits()
     usage_headers: bool = False
     idempotency: str = "off"
+    discovery: bool = True
     admin_token: str | None = field(default=None, repr=False)
     path: str = "headgate.toml"
 

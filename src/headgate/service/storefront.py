@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from headgate.model.catalog import Action, Catalog
 from headgate.model.offer import NetworkOffer, Offer, Quotes
+from headgate.model.routing import RouteTable
+from headgate.x402.bazaar import BAZAAR, declaration
 from headgate.x402.offer import (
     PAYMENT_IDENTIFIER,
     PAYMENT_IDENTIFIER_EXTENSION,
@@ -21,7 +23,10 @@ _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
 
 class Storefront:
-    """Offers by action, rebuilt when the catalog or the networks change; 402s are made once and reused."""
+    """Offers by action, rebuilt when the catalog or the networks change; 402s are made once and reused.
+
+    `edition` counts the changes, for whoever makes something of the offers.
+    """
 
     def __init__(self, public_url: str, quote_ttl_us: int) -> None:
         self._public_url = public_url.rstrip("/")
@@ -29,7 +34,9 @@ class Storefront:
         self._catalogs: dict[int, Catalog] = {}
         self._quotes: dict[str, Quotes] = {}
         self._mime_types: dict[str, str] = {}
-        self._made: dict[tuple[str, str, str], Challenge] = {}
+        self._made: dict[tuple[str, str, str, str], Challenge] = {}
+        self._routes: RouteTable | None = None
+        self.edition = 0
 
     def stock(
         self, catalogs: Sequence[Catalog], networks: Sequence[tuple[int, Sequence[NetworkOffer]]], now_us: int
@@ -57,6 +64,13 @@ class Storefront:
             self._mime_types = {name: action.mime_type for name, action in catalog.actions.items()}
         self._quotes = quotes
         self._made.clear()
+        self.edition += 1
+
+    def declare(self, routes: RouteTable) -> None:
+        """Let offers say how their route is called (the Bazaar extension), from now on."""
+        self._routes = routes
+        self._made.clear()
+        self.edition += 1
 
     def sells(self, action: str) -> bool:
         """Whether the action has an offer."""
@@ -71,20 +85,28 @@ class Storefront:
         """The action as it was when the offer was made."""
         return self._catalogs[offer.catalog_version].actions[offer.action]
 
-    def challenge(self, action: str, path: str, error: str) -> Challenge:
-        """The 402 for an action asked for at a path."""
-        known = self._made.get((action, path, error))
+    def challenge(self, action: str, method: str, path: str, error: str) -> Challenge:
+        """The 402 for an action asked for by a method at a path."""
+        known = self._made.get((action, method, path, error))
         if known is None:
             if len(self._made) >= _KEPT:
                 self._made.clear()
-            known = self._made[action, path, error] = payment_required(
+            known = self._made[action, method, path, error] = payment_required(
                 self._quotes[action].current,
                 url=self._public_url + path,
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
-                extensions=_EXTENSIONS,
+                extensions=self._extensions(action, method, path),
             )
         return known
+
+    def _extensions(self, action: str, method: str, path: str) -> Mapping[str, Any]:
+        """What the offer declares; the last of it is dropped first where the header would grow too long."""
+        match = None if self._routes is None else self._routes.match(method, path)
+        if match is None or match.route is None or match.action is None or match.action.name != action:
+            return _EXTENSIONS
+        declared = declaration(match.route, path, match.action.mime_type)
+        return _EXTENSIONS if declared is None else {**_EXTENSIONS, BAZAAR: declared}
 
 
 def _last(history: Sequence[tuple[int, T]], at_us: int) -> T | None:

@@ -1,5 +1,6 @@
 """Letting an agent without credentials past the seller's auth, on priced routes and to its receipts only.
 
+Discovery is asked for through the auth: what the auth refuses is generated, so nothing behind it is shown.
 Every other request meets the auth as before. Nothing is let past unless Headgate stands inside: middleware is
 built from the inside out, so an `OptionalAuth` that is built before Headgate's middleware is in the wrong
 place, and refuses to start (failure case 54).
@@ -40,15 +41,16 @@ class OptionalAuth:
         self.gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.app if await self._may_pass(scope) else self.auth)(scope, receive, send)
+        await (await self._way(scope))(scope, receive, send)
 
-    async def _may_pass(self, scope: Scope) -> bool:
+    async def _way(self, scope: Scope) -> App:
         if scope["type"] != "http" or read_credentials(scope["headers"], self.gate.credential_names).present:
-            return False
+            return self.auth
         match = await self.gate.ready_match(scope)
         if match is not None and (match.action is not None or match.ambiguous):
-            return True
-        return self.gate.page(scope) is not None  # a receipt is for payers, and its address is the secret
+            return self.app
+        # A receipt is for payers, and its address is the secret.
+        return self.gate.page(scope, self.auth) or self.auth
 
 
 def optional_auth(gate: Gate, auth: Any) -> Any:

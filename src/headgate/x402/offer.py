@@ -139,13 +139,15 @@ def payment_required(
 ) -> Challenge:
     """The 402 for a resource: `url` is the seller's public origin and the path asked for, without its query.
 
-    Texts are shortened and then the extensions dropped until the header fits HEADER_LIMIT.
+    Until the header fits HEADER_LIMIT, texts are shortened and then extensions dropped, the last one first.
 
     Raises:
         InputError: it cannot fit, because too many networks are offered at once.
     """
-    for text_limit, declared in ((DESCRIPTION_LIMIT, extensions), (120, extensions), (120, None), (0, None)):
-        body = _challenge_json(offers, url, mime_type, error, declared, text_limit)
+    declared = list((extensions or {}).items())
+    fewer = [(120, dict(declared[:count])) for count in range(len(declared), -1, -1)]
+    for text_limit, declared_now in ((DESCRIPTION_LIMIT, dict(declared)), *fewer, (0, {})):
+        body = _challenge_json(offers, url, mime_type, error, declared_now, text_limit)
         if len(body) < HEADER_LIMIT * 3 // 4:
             return Challenge(b64encode(body), body)
     raise InputError(

@@ -30,6 +30,7 @@ from tests.web.shop import (
 )
 from tests.x402.buyer import PAYER, changed, sealed
 
+pytestmark = pytest.mark.timeout(60)
 Headers = dict[str, str]
 Payment = Callable[[httpx.AsyncClient], Awaitable[Headers]]
 AGENT = PAYER.address.lower()
@@ -120,7 +121,14 @@ TABLE = (
         payments=("settled",),
         asked=SETTLED,
     ),
-    Case("beyond, x402, forged", 402, "agents", used=2, payment=forged, code="invalid_exact_evm_payload_signature"),
+    Case(
+        "beyond, x402, forged",
+        402,
+        "agents",
+        used=2,
+        payment=forged,
+        code="invalid_exact_evm_payload_signature",
+    ),
     Case("beyond, x402, garbage", 400, "agents", used=2, payment=garbage, code="invalid_payload"),
     Case("beyond, block, none", 429, "closed", used=2, code="allowance_exhausted"),
     Case("beyond, block, valid", 429, "closed", used=2, payment=valid, code="allowance_exhausted"),
@@ -137,7 +145,14 @@ TABLE = (
         payments=("settled",),
         asked=SETTLED,
     ),
-    Case("never, block", 403, None, settings={"no_subscription": "block"}, payment=valid, code="no_subscription"),
+    Case(
+        "never, block",
+        403,
+        None,
+        settings={"no_subscription": "block"},
+        payment=valid,
+        code="no_subscription",
+    ),
     Case("ended, inside grace", 200, "team", later_us=12 * DAY_US, booked=(seat(),)),
     Case("ended, grace over, none", 402, "team", later_us=ENDED, code="payment_required"),
     Case("anonymous, none", 402, known=False, code="payment_required"),
@@ -175,7 +190,7 @@ async def test_row(case: Case, transport: str, tmp_path: Path) -> None:
         who = await set_up(shop, case)
         before = await shop.ledger()
         payment = await case.payment(client)
-        asked_before = len(shop.facilitator.asked)
+        asked_before = len(shop.asked)
         answer = await client.get("/v1/doc", headers={**who, **payment})
 
         assert answer.status_code == case.status, answer.text
@@ -183,7 +198,7 @@ async def test_row(case: Case, transport: str, tmp_path: Path) -> None:
         check_answer(case, answer)
         assert (await shop.ledger())[len(before) :] == list(case.booked)
         assert tuple(await shop.payments()) == case.payments
-        assert tuple(step for step, _ in shop.facilitator.asked[asked_before:]) == case.asked
+        assert tuple(shop.asked[asked_before:]) == case.asked
         assert await shop.held() == 0
 
 
@@ -336,7 +351,7 @@ async def test_bad_credentials_are_401_and_never_paid_for(
     assert answer.headers["www-authenticate"] == 'Bearer realm="Acme"'
     assert "payment-required" not in answer.headers
     assert shop.calls.count == 0
-    assert shop.facilitator.asked == []
+    assert shop.asked == []
     assert await shop.ledger() == []
     assert await shop.payments() == []
 
@@ -378,7 +393,7 @@ async def test_unreadable_payments_are_400(case: str, shop: Shop, client: httpx.
     answer = await client.get("/v1/doc", headers=headers)
     assert (answer.status_code, problem_of(answer)) == (400, code)
     assert shop.calls.count == 0
-    assert shop.facilitator.asked == []
+    assert shop.asked == []
     assert await shop.payments() == []
 
 

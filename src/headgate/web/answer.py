@@ -16,7 +16,7 @@ from headgate.model.catalog import Action
 from headgate.model.errors import StoreError
 from headgate.model.event import Event
 from headgate.service.admit import Admitted, Desk
-from headgate.web.problems import Message, Send, problem, retry_after
+from headgate.web.problems import Message, Send, is_last, problem, retry_after
 from headgate.web.receiver import Receiver
 from headgate.web.usage import Usage
 
@@ -47,6 +47,7 @@ class CustomerAnswer:
         "_send",
         "_start",
         "_usage",
+        "_whole",
         "_with_limits",
     )
 
@@ -72,11 +73,12 @@ class CustomerAnswer:
         self._events: tuple[Event, ...] = ()
         self._open = False
         self._refused = False
+        self._whole = False
 
     async def send(self, message: Message) -> None:
         """Take one message of the application."""
         if self._open:
-            await self._send(message)
+            await self._pass_on(message)
         elif self._refused:
             return
         elif message["type"] == "http.response.start":
@@ -104,8 +106,12 @@ class CustomerAnswer:
         self._open = True
         await self._send(self._start)
         for message in self._messages:
-            await self._send(message)
+            await self._pass_on(message)
         self._messages.clear()
+
+    async def _pass_on(self, message: Message) -> None:
+        await self._send(message)
+        self._whole = self._whole or (self._start is not None and is_last(self._start, message))
 
     async def _book(self, start: Message) -> None:
         admitted, usage = self._admitted, self._usage
@@ -129,9 +135,9 @@ class CustomerAnswer:
         await self._desk.release(self._admitted)
 
     async def fail(self) -> None:
-        """The application has raised: nothing may stay billed."""
+        """The application has raised: nothing may stay billed, unless the customer has its whole answer."""
         await self._desk.release(self._admitted)
-        if self._events:
+        if self._events and not self._whole:
             await self._desk.reverse(self._events, "the application failed while it answered")
 
 

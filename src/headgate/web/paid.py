@@ -7,14 +7,14 @@ An answer that left cannot be taken back, so nothing of it leaves before the tra
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import IO
 
 import msgspec
 
 from headgate.service.pay import Receipt
 from headgate.store.operations import KeptAnswer
-from headgate.web.problems import EXPOSED, Headers, Message, Send
+from headgate.web.problems import EXPOSED, Headers, Message, Send, is_last
 
 IN_MEMORY_BYTES = 1024 * 1024
 _RECEIPT = b"headgate-receipt"
@@ -24,17 +24,21 @@ _OWN = frozenset({b"payment-response", b"payment-required", _RECEIPT})
 class PaidAnswer:
     """Stands in for the server's `send` and gathers the answer of one paid request."""
 
-    __slots__ = ("_file", "_kept_bytes", "_others", "size", "start")
+    __slots__ = ("_file", "_kept_bytes", "_others", "_when_whole", "_whole", "size", "start")
 
-    def __init__(self, kept_bytes: int) -> None:
+    def __init__(self, kept_bytes: int, when_whole: Callable[[], Awaitable[None]]) -> None:
         self.start: Message | None = None
         self.size = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115
         self._others: list[Message] = []
         self._kept_bytes = kept_bytes
+        self._whole = False
+        self._when_whole = when_whole
 
     async def send(self, message: Message) -> None:
-        """Take one message of the application."""
+        """Take one message of the application; with the last one the answer is whole."""
+        if self._whole:
+            return
         if message["type"] == "http.response.start":
             self.start = message
         elif message["type"] == "http.response.body":
@@ -43,6 +47,9 @@ class PaidAnswer:
             self._file.write(body)
         else:
             self._others.append(message)  # a file to be sent, trailers
+        if self.start is not None and is_last(self.start, message):
+            self._whole = True
+            await self._when_whole()
 
     @property
     def status(self) -> int:

@@ -175,22 +175,58 @@ class Payer:
         receive: Receive,
         send: Send,
     ) -> None:
-        action = opened.action
         usage = Usage(admitted, "x402", opened)
         scope[SCOPE_KEY] = usage
         receiver = Receiver(receive)
         receiver.watch_body(self._limits.max_body_bytes)
-        answer = PaidAnswer(self._limits.kept_answer_bytes)
-        since = State.CLAIMED
-        settling = False
+        concluded = False
+
+        async def conclude() -> None:
+            nonlocal concluded
+            if not concluded:
+                concluded = True
+                await self._conclude(cashier, opened, admitted, usage, answer, receiver, scope, send)
+
+        # Concluded with the answer's last message: what the application does afterwards (background tasks)
+        # neither delays the payer nor takes back what it was given.
+        answer = PaidAnswer(self._limits.kept_answer_bytes, conclude)
         try:
             try:
                 await app(scope, receiver, answer.send)
-            except BodyTooLarge:
+            except Exception:
+                if concluded or not receiver.too_large:
+                    raise
                 log.info("a payer's body was larger than limits.max_body_bytes")
-            units = await self._billable(answer, action, usage, receiver)
+            await conclude()
+        except BaseException:
+            if not concluded:
+                await cashier.release(opened, State.CLAIMED, "the application failed")
+            raise
+        finally:
+            answer.close()
+
+    async def _conclude(
+        self,
+        cashier: Cashier,
+        opened: OpenPayment,
+        admitted: Admitted,
+        usage: Usage,
+        answer: PaidAnswer,
+        receiver: Receiver,
+        scope: Scope,
+        send: Send,
+    ) -> None:
+        """The work is done: settle and let the answer out, or charge nothing."""
+        action = opened.action
+        settling = False
+        try:
+            try:
+                units = await self._billable(answer, action, usage, receiver)
+            except BaseException:
+                await cashier.release(opened, State.CLAIMED, "the answer could not be measured")
+                raise
             if units is None:
-                await cashier.release(opened, since, _why_released(answer, usage))
+                await cashier.release(opened, State.CLAIMED, _why_released(answer, usage))
                 await self._unpaid(answer, receiver, send)
                 return
             billed = units if action.max_units is None else min(units, action.max_units)
@@ -205,22 +241,16 @@ class Payer:
             if isinstance(outcome, Receipt):
                 await answer.release(send, receipt_headers(outcome, self.receipt_url(opened.id)))
             else:
-                await self._declined(outcome, admitted.action, scope, receive, send)
+                await self._declined(outcome, admitted.action, scope, receiver, send)
         except StoreError as error:
             log.error("a paid answer is withheld: %s", error)
-            await (_PENDING if settling else STORE_DOWN).send(send)
-        except BaseException:
-            if not settling:
-                await cashier.release(opened, since, "the application failed")
-            raise
-        finally:
-            answer.close()
+            await (_PENDING if settling else STORE_DOWN).send(send, head=scope["method"] == "HEAD")
 
     async def _billable(
         self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
     ) -> int | None:
         """The units to settle, or None where nothing is charged."""
-        if answer.start is None:
+        if answer.start is None or receiver.too_large:
             return None
         small = answer.size <= 16 * 1024 * 1024
         messages = [{"body": answer.body()}] if action.variable and small else []
@@ -231,7 +261,7 @@ class Payer:
 
     async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
         """The application's own answer, which nothing is charged for."""
-        if answer.start is None and receiver.too_large:
+        if receiver.too_large:
             limit = self._limits.max_body_bytes
             await problem(413, "body_too_large", f"The body may have at most {limit} bytes.").send(send)
         else:

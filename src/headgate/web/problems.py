@@ -39,6 +39,15 @@ _TITLES = {
 }
 
 
+def is_last(start: Message, message: Message) -> bool:
+    """Whether a message ends the answer that `start` began (ASGI HTTP, trailers and path send extensions)."""
+    kind = message["type"]
+    if kind == "http.response.trailers":
+        return not message.get("more_trailers", False)
+    sends = kind in ("http.response.body", "http.response.pathsend", "http.response.zerocopysend")
+    return sends and not message.get("more_body", False) and not start.get("trailers", False)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer of Headgate's own. Made once, it can be sent often."""

@@ -26,11 +26,13 @@ from x402.extensions.bazaar import (
 from x402.http.utils import decode_payment_required_header
 
 from headgate import Headgate
+from headgate.config import parse
 from headgate.model.catalog import Route as CatalogRoute
+from headgate.model.errors import ConfigError
 from headgate.service.networks import ASK_EVERY_US
 from headgate.x402.bazaar import declaration
 from headgate.x402.offer import HEADER_LIMIT
-from tests.web.shop import ORIGIN, Calls, Shop, bearer, client_of, configured, opened_shop, paid, unpacked
+from tests.web.shop import ORIGIN, Calls, Shop, bearer, client_of, config_text, opened_shop, paid, unpacked
 from tests.x402.buyer import SEPOLIA
 from tests.x402.scripted import Answer, ScriptedFacilitator
 
@@ -506,5 +508,9 @@ async def test_a_declaration_that_is_too_large_goes_first(many_wildcards: Shop) 
     assert list(answer.json()["extensions"]) == ["payment-identifier"]
 
 
-def test_the_switch_is_read_from_the_configuration(tmp_path: Path) -> None:
-    assert configured(tmp_path).discovery is True
+def test_the_switch_is_read_from_the_configuration() -> None:
+    text = config_text(store="headgate.db")
+    assert parse(text).discovery is True
+    assert parse("discovery = false\n" + text).discovery is False
+    with pytest.raises(ConfigError, match=r"discovery.*true"):
+        parse('discovery = "off"\n' + text)

@@ -153,7 +153,7 @@ def generated(sold: Sold) -> Json:
 
 def _made(route: Route, action: Action | None, path: str, *, payable: bool) -> Json:
     mime_type = "application/json" if action is None else action.mime_type
-    responses: Json = {"200": {"description": "The answer.", "content": {mime_type: {}}}}
+    responses: Json = {"200": {"description": "The answer.", "content": {mime_type: {"schema": {}}}}}
     operation: Json = {"summary": "Free of charge" if action is None else action.title}
     names = list(dict.fromkeys(_WILD.findall(path)))
     if names:

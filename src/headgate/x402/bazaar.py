@@ -101,7 +101,11 @@ def declaration(route: Route, path: str, mime_type: str = "application/json") ->
                 },
                 "output": {
                     "type": "object",
-                    "properties": {"type": {"type": "string"}, "format": {"type": "string"}},
+                    "properties": {
+                        "type": {"type": "string"},
+                        "format": {"type": "string"},
+                        "example": {},  # registries look here for the answer's schema; any value
+                    },
                     "required": ["type"],
                 },
             },

@@ -292,5 +292,7 @@ class SqliteDriver:
         for connection in (*self._slow_connections, *self._idle_snapshots, self._reader, self._writer):
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-        for handle in (*self._slot_locks, self._queue):
-            os.close(handle)
+        handles, self._slot_locks, self._queue = (*self._slot_locks, self._queue), [], -1
+        for handle in handles:
+            if handle >= 0:  # once: the number may be somebody else's file by now
+                os.close(handle)

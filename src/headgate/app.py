@@ -62,6 +62,7 @@ from headgate.x402.facilitator import Facilitator, FacilitatorClient, GuardedFac
 log = logging.getLogger("headgate")
 F = TypeVar("F", bound=Callable[..., Any])
 _FOLLOW_EVERY_S = 1.0
+_FORGET_EVERY = 60  # beats
 
 
 def clock_us() -> int:
@@ -276,6 +277,7 @@ class Headgate:
                 return
             self._app = self._app or app
             self._check_order()
+            self._sinks = self._make_sinks()
             config, now_us = self.config, self._now_us
             driver = make_driver(config)
             try:
@@ -290,7 +292,6 @@ class Headgate:
             gc.freeze()  # what was made at start-up lives on: collections under load need not walk it again
             self.store, self.ledger = store, ledger
             self._stop.clear()
-            self._sinks = self._make_sinks()
             self._background = [
                 asyncio.create_task(self._follow(), name="headgate-follow"),
                 *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
@@ -419,12 +420,20 @@ class Headgate:
                     self._stock(self.desk.directory)
                 if self._recovery is not None and beats % 2 == 0:
                     await self._recovery.run_once()
+                if beats % _FORGET_EVERY == 0:
+                    await self._forget_answers()
             except asyncio.CancelledError:
                 raise
             except Exception:
                 log.exception("background work failed; it is tried again in a second")
             beats += 1
             await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    async def _forget_answers(self) -> None:
+        """Delete the answers kept for payers whose time is over; payments and events stay."""
+        assert self.store is not None
+        async with self.store.driver.write() as tx:
+            await tx.run("answers_expire", (self._now_us(),))
 
     async def close(self) -> None:
         """Finish what is queued and let go of everything."""

@@ -151,10 +151,6 @@ SELECT id FROM actions WHERE name = ?;
 -- A new action's short number.
 INSERT INTO actions (id, name) SELECT COALESCE(MAX(id), 0) + 1, ? FROM actions RETURNING id;
 
--- name: route_ids
--- Every route's short number.
-SELECT name, id FROM routes;
-
 -- name: route_read
 -- A route's short number.
 SELECT id FROM routes WHERE name = ?;

@@ -1,6 +1,6 @@
 """A shop to test: a Starlette application behind Headgate, its customers, and a facilitator that obeys.
 
-Everything runs in the test's own event loop: the application as real HTTP (uvicorn on an ephemeral port) or as
+Everything runs in the test's own event loop: the application as real HTTP (uvicorn, ephemeral port) or as
 bare ASGI, the scripted facilitator on loopback. `Shop.ledger()` reads back what was booked.
 """
 

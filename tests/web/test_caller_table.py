@@ -1,6 +1,6 @@
 """Contract §3, row by row: caller, standing and payment header in; status, ledger and payments out.
 
-Each row runs over real HTTP and as bare ASGI. `before` books use that was no request, so that a customer stands
+Each row runs over real HTTP and as bare ASGI. `used` books use that was no request, so that a customer stands
 where the row wants it.
 """
 
@@ -230,7 +230,8 @@ async def test_a_seat_s_key_in_either_header(shop: Shop, client: httpx.AsyncClie
     headers = bearer(key) if how == "authorization" else {"X-API-Key": key}
     assert (await client.get("/v1/doc", headers=headers)).status_code == 200
     rows = await shop.sql(
-        "SELECT s.ref, e.api_key, e.subscription FROM events e JOIN seats s ON s.id = e.seat AND s.customer = e.customer"
+        "SELECT s.ref, e.api_key, e.subscription FROM events e "
+        "JOIN seats s ON s.id = e.seat AND s.customer = e.customer"
     )
     assert rows == [("ada.1", 1, 1)]
     (caller,) = shop.calls.callers

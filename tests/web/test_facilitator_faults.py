@@ -1,0 +1,310 @@
+"""The failure table of contract §4 over real HTTP, with a facilitator that obeys the test.
+
+Whatever it does: never two events, never a settled payment without one, and the payer is never invited to sign
+again while its payment may have been made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headgate.service.recover import Recovery
+from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked
+from tests.x402.buyer import PAYER
+from tests.x402.scripted import (
+    ScriptedFacilitator,
+    Step,
+    answering,
+    drop,
+    hang,
+    late,
+    lying,
+    raw,
+    refusing,
+    settle_and_lose,
+)
+
+pytestmark = pytest.mark.timeout(60)
+SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
+SECRET = "Traceback (most recent call last): password=hunter2"
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with opened_shop(tmp_path, verify_timeout_ms=300, settle_timeout_ms=300) as opened:
+        yield opened
+
+
+async def recover(shop: Shop, rounds: int = 1) -> None:
+    """What the background worker does, without waiting for it."""
+    recovery = shop.gate._recovery
+    assert isinstance(recovery, Recovery)
+    for _ in range(rounds):
+        shop.clock.ahead_us += 61_000_000
+        await recovery.run_once()
+
+
+def says_nothing_of_it(answer: httpx.Response) -> None:
+    """Not a word of the facilitator's, nor an invitation to sign again."""
+    assert "hunter2" not in answer.text
+    assert "Traceback" not in answer.text
+    assert "payment-required" not in answer.headers
+
+
+AT_VERIFY: dict[str, Step] = {
+    "closes the connection": drop,
+    "never answers": hang,
+    "500": answering({"error": SECRET}, 500),
+    "503 with a body that says yes": answering({"isValid": True, "payer": PAYER.address}, 503),
+    "not JSON": answering(SECRET.encode()),
+    "JSON, but no answer": answering({"hello": 1}),
+    "a list": answering([]),
+    "empty": answering(b""),
+    "yes for somebody else": answering({"isValid": True, "payer": "0x" + "99" * 20}),
+    "not even HTTP": raw(b"SSH-2.0-x\r\n"),
+    "endless": answering(b"{" + b" " * 300_000 + b"}"),
+    "redirects": answering({}, 302, "Location: http://127.0.0.1:1/\r\n"),
+    "its own fault": refusing("unexpected_verify_error", invalidMessage=SECRET),
+}
+
+
+@pytest.mark.parametrize("fault", AT_VERIFY, ids=lambda name: name)
+async def test_no_usable_answer_at_verify(fault: str, shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.verify.extend([AT_VERIFY[fault]] * 2)  # a dropped connection is tried once more
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (503, "facilitator_unavailable")
+    assert answer.headers["retry-after"].isdigit()
+    says_nothing_of_it(answer)
+    assert shop.calls.count == 0
+    assert shop.facilitator.settled == {}
+    assert await shop.payments() == ["released"]
+    shop.facilitator.script.verify.clear()
+    again = await client.get("/v1/doc", headers=payment)  # the same payment is good
+    assert again.status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_a_facilitator_that_is_not_there(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Down at start and later: the rest of the application works, customers too; back again, all is well."""
+    payment = paid(await client.get("/v1/doc"))
+    await shop.facilitator.go()
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (503, "facilitator_unavailable")
+    assert (await client.get("/unlisted")).status_code == 200
+    key = await shop.customer("ada", "team")
+    assert (await client.get("/v1/doc", headers={"X-API-Key": key})).status_code == 200
+    assert (await client.get("/v1/doc")).status_code in (402, 503)
+    await shop.facilitator.come_back()
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+    assert (await shop.ledger())[1:] == [SOLD]
+
+
+async def test_down_at_start(tmp_path: Path) -> None:
+    scripted = ScriptedFacilitator()
+    async with scripted:
+        await scripted.go()
+        async with opened_shop(tmp_path, facilitator=scripted) as shop, client_of(shop.app, "http") as client:
+            assert (await client.get("/unlisted")).status_code == 200
+            offer = await client.get("/v1/doc")
+            assert offer.status_code in (402, 503)
+            assert shop.calls.count == 0
+            await scripted.come_back()
+            payment = paid(await client.get("/v1/doc"))
+            assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+
+
+async def test_after_some_failures_nobody_is_asked_for_a_while(shop: Shop, client: httpx.AsyncClient) -> None:
+    shop.facilitator.script.verify.extend([answering({}, 500)] * 5)
+    for _ in range(5):
+        payment = paid(await client.get("/v1/doc"))
+        assert (await client.get("/v1/doc", headers=payment)).status_code == 503
+    asked = len(shop.asked)
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 503
+    assert len(shop.asked) == asked
+    shop.clock.ahead_us += 2_000_000
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+
+
+# --- at settle ------------------------------------------------------------------------------------
+
+UNKNOWN: dict[str, Step] = {
+    "closes the connection": drop,
+    "never answers": hang,
+    "too late": late(1.0),
+    "settles, and loses the answer": settle_and_lose,
+    "500": answering({"success": False, "errorReason": SECRET}, 500),
+    "502 from a proxy": answering(b"<html>Bad gateway</html>", 502),
+    "not JSON": answering(SECRET.encode()),
+    "empty": answering(b""),
+    "success without a word more": answering({"hello": 1}),
+    "not decided": refusing("settlement_pending"),
+}
+
+
+@pytest.mark.parametrize("fault", UNKNOWN, ids=lambda name: name)
+async def test_an_unknown_outcome_of_settling(fault: str, shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(UNKNOWN[fault])
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (503, "payment_pending")
+    assert answer.headers["retry-after"].isdigit()
+    says_nothing_of_it(answer)
+    assert await shop.payments() == ["unknown"]
+    assert await shop.ledger() == []
+
+    again = await client.get("/v1/doc", headers=payment)
+    assert (again.status_code, problem_of(again)) == (503, "payment_pending")
+    other = await client.get("/v1/doc?other=1", headers=payment)
+    assert problem_of(other) == "payment_bound_elsewhere"
+    shop.clock.ahead_us += 10 * 60_000_000  # the authorization has expired meanwhile
+    expired = await client.get("/v1/doc", headers=payment)
+    assert (expired.status_code, problem_of(expired)) == (503, "payment_pending")
+
+    await recover(shop)
+    assert await shop.payments() == ["settled"]
+    assert await shop.ledger() == [SOLD]
+    served = await client.get("/v1/doc", headers=payment)
+    assert (served.status_code, served.json()["call"]) == (200, 1)
+    assert "payment-response" in served.headers
+    assert shop.calls.count == 1
+    assert len(shop.facilitator.settled) == 1
+    await recover(shop, 2)
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_the_worker_finds_it_by_itself(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Nobody calls the recovery: it runs in the background of every process."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(drop)
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 503
+    async with asyncio.timeout(30):
+        while await shop.payments() != ["settled"]:
+            await asyncio.sleep(0.05)
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_unknown_until_the_facilitator_is_back(shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(settle_and_lose)
+    await client.get("/v1/doc", headers=payment)
+    await shop.facilitator.go()
+    await recover(shop, 3)
+    assert await shop.payments() == ["unknown"]
+    await shop.facilitator.come_back()
+    await recover(shop)
+    assert await shop.payments() == ["settled"]
+    assert await shop.ledger() == [SOLD]
+
+
+LIES: dict[str, Step] = {
+    "an empty hash": lying(transaction=""),
+    "no hash": lying(transaction=...),
+    "a short hash": lying(transaction="0x1234"),
+    "a hash of zeros": lying(transaction="0x" + "0" * 64),
+    "another network": lying(network="eip155:1"),
+    "another payer": lying(payer="0x" + "77" * 20),
+    "another amount": lying(amount="1"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda name: name)
+async def test_a_success_that_is_not_what_was_asked(lie: str, shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(LIES[lie])
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (502, "settlement_unverified")
+    assert "payment-response" not in answer.headers
+    says_nothing_of_it(answer)
+    assert await shop.payments() == ["unknown"]
+    assert await shop.ledger() == []
+    again = await client.get("/v1/doc", headers=payment)
+    assert again.status_code in (502, 503)
+    await recover(shop)  # asked again, it tells the truth
+    assert await shop.payments() == ["settled"]
+    assert await shop.ledger() == [SOLD]
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+    assert shop.calls.count == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (refusing("insufficient_funds"), "insufficient_funds"),
+        (refusing("invalid_exact_evm_nonce_already_used", 400), "invalid_exact_evm_nonce_already_used"),
+        (refusing("No! " + SECRET), "payment_refused"),
+    ],
+)
+async def test_refused_after_the_work(step: Step, reason: str, shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(step)
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, answer.json()["error"]) == (402, reason)
+    assert "hunter2" not in answer.text
+    assert "call" not in answer.text
+    assert unpacked(answer.headers["payment-required"])["error"] == reason
+    assert await shop.payments() == ["failed"]
+    assert await shop.ledger() == []
+    again = await client.get("/v1/doc", headers=payment)
+    assert (again.status_code, again.json()["error"]) == (402, reason)
+    assert shop.calls.count == 1
+    fresh = paid(await client.get("/v1/doc"))
+    assert (await client.get("/v1/doc", headers=fresh)).status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_the_payer_hangs_up_while_it_is_settled(shop: Shop) -> None:
+    """What was begun is finished: settled, booked, and the answer kept for when the payer asks again."""
+    from tests.web.shop import serving
+    from tests.web.test_not_billed import hang_up
+
+    asked = asyncio.Event()
+
+    def slowly(facilitator: ScriptedFacilitator, endpoint: str, question: dict[str, Any]) -> Any:
+        asked.set()
+        return late(0.1)(facilitator, endpoint, question)
+
+    async with serving(shop.app) as url, httpx.AsyncClient(base_url=url) as client:
+        payment = paid(await client.get("/v1/doc"))
+        shop.facilitator.script.settle.append(slowly)
+        await hang_up(url, payment, asked)
+        async with asyncio.timeout(20):
+            while await shop.payments() != ["settled"]:
+                await asyncio.sleep(0.01)
+        again = await client.get("/v1/doc", headers=payment)
+        assert again.status_code == 200
+    assert await shop.ledger() == [SOLD]
+    assert shop.calls.count == 1
+
+
+async def test_a_cancelled_request_is_settled_to_its_end(shop: Shop) -> None:
+    from tests.web.shop import Wire, scope
+
+    wire = Wire()
+    await shop.app(scope(), wire.receive, wire.send)
+    payment = paid(httpx.Response(402, headers=wire.sent[0]["headers"]))
+    asked = asyncio.Event()
+
+    def slowly(facilitator: ScriptedFacilitator, endpoint: str, question: dict[str, Any]) -> Any:
+        asked.set()
+        return late(0.1)(facilitator, endpoint, question)
+
+    shop.facilitator.script.settle.append(slowly)
+    wire = Wire()
+    task = asyncio.create_task(shop.app(scope(headers=payment), wire.receive, wire.send))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(20):
+        while await shop.payments() != ["settled"]:
+            await asyncio.sleep(0.01)
+    assert await shop.ledger() == [SOLD]

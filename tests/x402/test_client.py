@@ -200,7 +200,9 @@ def vanish(request: web.Request) -> web.Response:
 
 
 @pytest.mark.parametrize(
-    "step", [unavailable(503), unavailable(409), unavailable(502), unavailable(429), vanish], ids=["503", "409", "502", "429", "gone"]
+    "step",
+    [unavailable(503), unavailable(409), unavailable(502), unavailable(429), vanish],
+    ids=["503", "409", "502", "429", "gone"],
 )
 async def test_a_pending_payment_is_sent_again_and_never_signed_anew(step: Step, seller: Seller) -> None:
     seller.script.extend([step, step])

@@ -98,7 +98,7 @@ def make_facilitators(config: Config, now_us: Callable[[], int]) -> dict[str, Fa
             if embedded is None:
                 from headgate.devnet import EmbeddedFacilitator  # noqa: PLC0415  needs the `demo` extra
 
-                embedded = GuardedFacilitator(InProcessFacilitator(EmbeddedFacilitator()), now_us)
+                embedded = GuardedFacilitator(InProcessFacilitator(EmbeddedFacilitator(), owned=True), now_us)
                 log.warning("the embedded facilitator takes play money: nothing it settles is worth anything")
             made[network.caip2] = embedded
             continue

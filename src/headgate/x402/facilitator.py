@@ -147,8 +147,9 @@ class FacilitatorClient:
 class InProcessFacilitator:
     """A facilitator in this process: an object with `verify`, `settle` and `supported` over JSON objects."""
 
-    def __init__(self, embedded: Any, name: str = "the embedded facilitator") -> None:
+    def __init__(self, embedded: Any, name: str = "the embedded facilitator", *, owned: bool = False) -> None:
         self._embedded = embedded
+        self._owned = owned
         self._name = name
 
     async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
@@ -172,7 +173,9 @@ class InProcessFacilitator:
         return supported_answer(self._name, 200, encode_json(await self._embedded.supported()))
 
     async def close(self) -> None:
-        """Nothing to let go of: whoever made the embedded facilitator closes it."""
+        """Close the embedded facilitator, if it was made for this object alone."""
+        if self._owned:
+            self._embedded.close()
 
 
 class GuardedFacilitator:

@@ -16,6 +16,7 @@ from headgate.model.hold import Cap, Counter, CounterKey, holdable_units, pendin
 from headgate.model.money import cumulative_micros
 from headgate.model.subscription import Standing
 
+_USAGE = Kind.USAGE.value
 SUMS = 7  # events, units, list, charged, adjusted, refunded, settled
 
 
@@ -304,16 +305,50 @@ class Books:
     ) -> Event:
         standing = use.standing
         month, day, late_for = self._accounting(use.occurred_us)
-        event = self._append(
+        written_off = use.written_off if channel is Channel.SEAT or units == use.units else 0
+        self._seq += 1
+        event = seal(
+            self._head,
+            # fmt: off
             (
-                *(Kind.USAGE.value, channel.value, use.action, use.route, units),
-                *(use.written_off if channel is Channel.SEAT or units == use.units else 0, price_micros, per),
-                *(prior, counter.catalog_version, list_micros, charged_micros, standing.customer),
-                *(standing.subscription or None, use.seat, use.api_key, standing.period.start_us),
-                *(use.request_id, use.occurred_us, self._now_us, month, late_for),
-                *(None, None, None, None, None, None, None, None),
-            )
+                self._slot,
+                self._seq,
+                ROW_FORMAT,
+                _USAGE,
+                channel.value,
+                use.action,
+                use.route,
+                units,
+                written_off,
+                price_micros,
+                per,
+                prior,
+                counter.catalog_version,
+                list_micros,
+                charged_micros,
+                standing.customer,
+                standing.subscription or None,
+                use.seat,
+                use.api_key,
+                standing.period.start_us,
+                use.request_id,
+                use.occurred_us,
+                self._now_us,
+                month,
+                late_for,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+            ),
+            # fmt: on
         )
+        self._head = event.row_hash
+        self.events.append(event)
         self._count(event, day, 0, standing.customer, b"", 0)
         return event
 
@@ -342,12 +377,21 @@ class Books:
         charged, adjusted = event.charged_micros, 0
         if event.kind != Kind.USAGE:
             charged, adjusted = 0, charged
-        amounts = (1, event.units, event.list_micros, charged, adjusted, 0, settled)
-        by_day = (event.month, day, event.channel, event.action, network)
-        by_party = (customer, payer, event.month, event.channel, event.action, network)
-        for sums in (
-            self.totals.setdefault(by_day, [0] * SUMS),
-            self.parties.setdefault(by_party, [0] * SUMS),
-        ):
-            for place, amount in enumerate(amounts):
-                sums[place] += amount
+        units, listed = event.units, event.list_micros
+        month, channel, action = event.month, event.channel, event.action
+        by_day = (month, day, channel, action, network)
+        sums = self.totals.get(by_day)
+        if sums is None:
+            sums = self.totals[by_day] = [0] * SUMS
+        by_party = (customer, payer, month, channel, action, network)
+        party = self.parties.get(by_party)
+        if party is None:
+            party = self.parties[by_party] = [0] * SUMS
+        for place in (sums, party):
+            place[0] += 1
+            place[1] += units
+            place[2] += listed
+            place[3] += charged
+            if adjusted or settled:
+                place[4] += adjusted
+                place[6] += settled

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from headgate.model.admission import Decision, Who, admit, after_hold
 from headgate.model.booking import Hold, Release, Reverse, Use
 from headgate.model.caller import Identity
-from headgate.model.catalog import Action
+from headgate.model.catalog import Action, Route
 from headgate.model.event import Event
 from headgate.model.subscription import Standing
 from headgate.service.directory import Directory
@@ -64,19 +64,13 @@ class Desk:
         self.now_us = now_us
         self.ids = ids
         self._no_subscription = no_subscription
+        self._numbers: dict[tuple[str, Route | str | None], tuple[int, int | None]] = {}
 
-    async def admit(self, action: Action, route: str | None, presented: Presented) -> Admitted:
+    async def admit(self, action: Action, route: Route | str | None, presented: Presented) -> Admitted:
         """Decide, and take the hold where the answer could be no."""
         now_us = self.now_us()
-        names = self.names
-        admitted = Admitted(
-            action,
-            Decision.UNAUTHORIZED,
-            await names.action(action.name),
-            None if route is None else await names.route(route),
-            self.ids.new(now_us),
-            now_us,
-        )
+        numbers = self._numbers.get((action.name, route)) or await self._number(action, route)
+        admitted = Admitted(action, Decision.UNAUTHORIZED, *numbers, self.ids.new(now_us), now_us)
         who = await self._identify(admitted, presented)
         if admitted.customer is not None:
             admitted.standing = await self.directory.standing(admitted.customer, action.name, now_us)
@@ -89,6 +83,12 @@ class Desk:
             admitted.held, admitted.lease = await self.ledger.hold(hold)
             admitted.decision = after_hold(admitted.standing, admitted.held, free=action.free)
         return admitted
+
+    async def _number(self, action: Action, route: Route | str | None) -> tuple[int, int | None]:
+        number = await self.names.action(action.name)
+        numbers = (number, None if route is None else await self.names.route(str(route)))
+        self._numbers[action.name, route] = numbers
+        return numbers
 
     async def _identify(self, admitted: Admitted, presented: Presented) -> Who:
         if presented.key is not None:

@@ -242,7 +242,12 @@ class Ledger:
                     self.slot, self._seq, self._head, now_us, self._calendar.month_and_day, self._closed
                 )
                 await self._load(tx, books, operations)
-                results = [await self._apply(tx, books, operation, now_us) for operation in operations]
+                results = [
+                    Booked(tuple(books.book(operation)), repeated=False)
+                    if type(operation) is Use and operation.record is None and not operation.must_fit
+                    else await self._apply(tx, books, operation, now_us)
+                    for operation in operations  # what most of a batch is, first and without a detour
+                ]
                 await self._store(tx, books, now_us)
                 written = books.chain
         except StoreError:

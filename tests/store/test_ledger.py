@@ -124,10 +124,13 @@ async def test_one_unit_left_goes_to_one_of_many(ledger: Ledger) -> None:
     assert sorted(held.units for held in taken) == [0] * 20 + [1] * 10
 
 
-async def test_requests_of_one_batch_may_know_different_terms(ledger: Ledger) -> None:
+@pytest.mark.parametrize("old_first", [True, False])
+async def test_requests_of_one_batch_may_know_different_terms(ledger: Ledger, old_first: bool) -> None:
     """Seats were added and a cap agreed while a request was under way: neither fails the other."""
     old, new = replace(OVERAGE, granted=2), replace(OVERAGE, granted=4, cap_micros=100_000)
-    use, hold = ledger.submit(make_use(old, 3)), ledger.submit(Hold(new, 1, 2, 2))
+    nothing = ledger.submit(make_use(old if old_first else new, 0))
+    use, hold = ledger.submit(make_use(new if old_first else old, 3)), ledger.submit(Hold(new, 1, 2, 2))
+    await nothing
     booked: Booked = await use
     assert channel_units(list(booked.events)) == {"seat": 3}
     assert (await hold).units == 2

@@ -139,7 +139,7 @@ class Headgate:
         self._storefront = Storefront(config.seller.public_url, _quote_ttl_us(config))
         self._routes: RouteTable | None = None
         self._selling = -1
-        self._marks: dict[str, list[Any]] = {}
+        self._marked: set[str] = set()
         self._app: Any = None
         self._page: ReceiptPage | None = None
         self._discovery: Discovery | None = None
@@ -162,6 +162,8 @@ class Headgate:
 
     def middleware(self, app: App, identify: Identify | None = None) -> Middleware:
         """For `app.add_middleware(gate.middleware, identify=…)`, or as a plain wrapper around an ASGI app."""
+        if getattr(app, "routes", None):
+            self._app = app  # wrapped around a whole application: no scope will name it, and it has the marks
         return Middleware(app, self, identify)
 
     def optional_auth(self, auth: Any) -> Any:
@@ -175,6 +177,7 @@ class Headgate:
             raise UnknownAction(
                 f'{self.config.path} has no action {name!r} (it has: {known}); add [actions."{name}"]'
             )
+        self._marked.add(name)
         return lambda function: mark(function, name)
 
     def caller(self, request: Request) -> Caller:
@@ -277,6 +280,7 @@ class Headgate:
                 return
             self._app = self._app or app
             self._check_order()
+            self._check_marks()
             self._sinks = self._make_sinks()
             config, now_us = self.config, self._now_us
             driver = make_driver(config)
@@ -381,6 +385,16 @@ class Headgate:
         )
         if wrong:
             raise ConfigError(wrong)
+
+    def _check_marks(self) -> None:
+        """Refuse to start where prices stand on handlers whose routes cannot be found: all would be free."""
+        actions = self.config.catalog.actions
+        unlisted = [name for name in sorted(self._marked) if not actions[name].routes]
+        if not unlisted or not self.installed or any(marked_routes(self._app)):
+            return
+        found = f"no route of the application leads to a handler marked with {', '.join(unlisted)}"
+        fix = "write `routes` in the configuration, or wrap Headgate directly around the application"
+        raise ConfigError((ConfigProblem("application", "gate.action", found, fix),))
 
     def _with_marks(self, catalog: Catalog) -> Catalog:
         """The catalog with the routes of marked handlers added to their actions."""

@@ -92,7 +92,10 @@ class Middleware:
             match = await gate.ready_match(scope)
         except HeadgateError as error:
             log.error("the store could not be opened: %s", error)
-            await STORE_DOWN.send(send)
+            if kind == "websocket":
+                await send({"type": "websocket.close", "code": 1011, "reason": "the store is out of reach"})
+            else:
+                await STORE_DOWN.send(send, head=scope["method"] == "HEAD")
             return
         if match is None or (match.action is None and not match.ambiguous):
             page = gate.page(scope, self.app)
@@ -121,7 +124,7 @@ class Middleware:
                 None if credentials.key is not None else await self._identity(scope, receive, credentials)
             )
             presented = Presented(credentials.key, identity, credentials.present)
-            admitted = await gate.desk.admit(action, str(match.route), presented)
+            admitted = await gate.desk.admit(action, match.route, presented)
         except StoreError as error:
             log.error("a request could not be admitted: %s", error)
             await STORE_DOWN.send(send, head=scope["method"] == "HEAD")
@@ -149,7 +152,7 @@ class Middleware:
                 found = self.identify(request)
                 if inspect.isawaitable(found):
                     found = await found
-            except AttributeError:
+            except (AttributeError, LookupError, AssertionError):
                 # Auth left nothing on the request: nobody was let in as a customer (optional_auth), or auth
                 # never ran. With credentials present the answer stays 401, so nothing opens by this.
                 if credentials.present:
@@ -157,7 +160,7 @@ class Middleware:
                         "`identify` failed on a request with credentials; does auth run before Headgate?"
                     )
                 return None
-            return Identity(found) if isinstance(found, str) else found
+            return as_identity(found)
         return await self.gate.authenticate(request)
 
     async def _customer(self, admitted: Admitted, scope: Scope, receive: Receive, send: Send) -> None:
@@ -224,7 +227,7 @@ class Middleware:
         async def ending(message: Message) -> None:
             if refused:
                 return
-            if message["type"].startswith("lifespan.shutdown"):
+            if message["type"] != "lifespan.startup.complete":
                 await self.gate.close()
             await send(message)
 
@@ -233,3 +236,18 @@ class Middleware:
         except HeadgateError:
             if not refused:
                 raise
+
+
+def as_identity(found: Any) -> Identity | None:
+    """What `identify` returned: a customer's id as text, an Identity, or None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if found is None or isinstance(found, Identity):
+        return found
+    if isinstance(found, str):
+        return Identity(found)
+    raise InputError(
+        f"it returned a {type(found).__name__}; return the customer's id as text, an Identity, or None"
+    )

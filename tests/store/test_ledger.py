@@ -137,6 +137,13 @@ async def test_requests_of_one_batch_may_know_different_terms(ledger: Ledger, ol
     await audit(ledger.driver, held=2)
 
 
+@pytest.mark.parametrize("grants", [(2, 4), (4, 2)])
+async def test_the_largest_grant_of_a_batch_counts(ledger: Ledger, grants: tuple[int, int]) -> None:
+    uses = [ledger.submit(make_use(replace(OVERAGE, granted=granted), 2)) for granted in grants]
+    await asyncio.gather(*uses)
+    assert channel_units(await audit(ledger.driver)) == {"seat": 4}
+
+
 async def test_a_larger_grant_frees_a_caps_money(ledger: Ledger) -> None:
     held = await ledger.hold(Hold(CAPPED, 1, 7, 7))
     assert (await ledger.hold(Hold(CAPPED, 1, 1, 1))).units == 0

@@ -100,6 +100,21 @@ class Storefront:
             )
         return known
 
+    def tool_challenge(self, action: str, url: str, error: str) -> Challenge:
+        """The offer for an action that is sold as an MCP tool; `url` is the tool's own, not a route's."""
+        known = self._made.get((action, "MCP", url, error))
+        if known is None:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            known = self._made[action, "MCP", url, error] = payment_required(
+                self._quotes[action].current,
+                url=url,
+                mime_type=self._mime_types.get(action, "application/json"),
+                error=error,
+                extensions=_EXTENSIONS,
+            )
+        return known
+
     def _extensions(self, action: str, method: str, path: str) -> Mapping[str, Any]:
         """What the offer declares; the last of it is dropped first where the header would grow too long."""
         match = None if self._routes is None else self._routes.match(method, path)

@@ -21,7 +21,18 @@ from headgate.service.storefront import Storefront
 from headgate.web.answer import STORE_DOWN, measured_units
 from headgate.web.credentials import Credentials
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
-from headgate.web.problems import EXPOSED, NO_STORE, App, Receive, Reply, Scope, Send, problem, retry_after
+from headgate.web.problems import (
+    EXPOSED,
+    NO_STORE,
+    App,
+    Headers,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    problem,
+    retry_after,
+)
 from headgate.web.receiver import BodyTooLarge, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
 from headgate.x402 import wire
@@ -49,7 +60,7 @@ _RUNNING = problem(
     "The first request with this payment is still at work. Ask again with the same payment.",
     headers=(retry_after(RETRY_AFTER_S),),
 )
-_PENDING = problem(
+PENDING = problem(
     503,
     "payment_pending",
     "The outcome of this payment is not known yet. Send the same payment again; do not sign another one.",
@@ -68,7 +79,7 @@ _UNVERIFIED = problem(
 _REPLIES = {
     Why.RUNNING: _RUNNING,
     Why.ELSEWHERE: _ELSEWHERE,
-    Why.PENDING: _PENDING,
+    Why.PENDING: PENDING,
     Why.UNREACHABLE: _FACILITATOR_DOWN,
     Why.UNVERIFIED: _UNVERIFIED,
 }
@@ -98,6 +109,22 @@ class Payer:
     def sells(self) -> bool:
         """Whether anything is sold by payment here (`[x402]` is configured)."""
         return self._cashier is not None
+
+    @property
+    def cashier(self) -> Cashier:
+        """Who takes the payments; to be asked for only where something is sold."""
+        assert self._cashier is not None
+        return self._cashier
+
+    @property
+    def storefront(self) -> Storefront:
+        """What is offered."""
+        return self._storefront
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of what is read and kept."""
+        return self._limits
 
     async def invite(self, action: Action, scope: Scope, send: Send) -> None:
         """Answer a stranger who sent no payment: what it costs, and how to pay."""
@@ -148,13 +175,18 @@ class Payer:
         target = scope.get("raw_path") or scope["path"].encode()
         query = scope.get("query_string", b"")
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        binding = binding_digest(method, target + b"?" + query if query else target)
+        return self.ask(admitted, self._public_url + scope["path"], binding)
+
+    def ask(self, admitted: Admitted, url: str, binding: bytes) -> Ask:
+        """An admitted request as the cashier takes it; `binding` is what its payment is good for."""
         standing = admitted.standing
         return Ask(
             action=admitted.action,
             action_id=admitted.action_id,
             route_id=admitted.route_id,
-            url=self._public_url + scope["path"],
-            binding=binding_digest(method, target + b"?" + query if query else target),
+            url=url,
+            binding=binding,
             request_id=admitted.request_id,
             occurred_us=admitted.occurred_us,
             customer=admitted.customer,
@@ -244,7 +276,7 @@ class Payer:
                 await self._declined(outcome, admitted.action, scope, receiver, send)
         except StoreError as error:
             log.error("a paid answer is withheld: %s", error)
-            await (_PENDING if settling else STORE_DOWN).send(send, head=scope["method"] == "HEAD")
+            await (PENDING if settling else STORE_DOWN).send(send, head=scope["method"] == "HEAD")
 
     async def _billable(
         self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
@@ -288,29 +320,33 @@ class Payer:
         elif declined.why is Why.ANSWERED and declined.row is not None:
             reply = await self._again(declined.row, receive)
         else:
-            reply = _REPLIES[declined.why]
+            reply = self.reply_for(declined.why)
         await reply.send(send, head=scope["method"] == "HEAD")
+
+    def reply_for(self, why: Why) -> Reply:
+        """The answer to a payment that opens nothing now, where it is neither an offer nor a kept answer."""
+        return _REPLIES[why]
+
+    async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
+        """Status, encoded headers and body of the answer kept for a payment; None: not kept, or no longer."""
+        rows = await self.cashier.ledger.driver.rows("answer_read", (identifier,))
+        if not rows or rows[0][2] is None or rows[0][3] < self._now_us():
+            return None
+        status, headers, body, _ = rows[0]
+        return int(status), bytes(headers), bytes(body)
 
     async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
         """The answer kept for a payment that settled before."""
-        cashier = self._cashier
-        assert cashier is not None
         if row.body_digest is not None and not await _same_body(row.body_digest, receive, self._limits):
             return _ELSEWHERE
         url = self.receipt_url(row.id)
-        rows = await cashier.ledger.driver.rows("answer_read", (row.id,))
         added = receipt_headers(receipt_of(row), url)
-        if not rows or rows[0][2] is None or rows[0][3] < self._now_us():
-            return problem(
-                409,
-                "payment_used",
-                "This payment was settled and its answer is no longer kept. The receipt is at `receipt`.",
-                headers=added[:2],
-                receipt=url,
-            )
-        status, headers, body, _ = rows[0]
+        kept = await self.kept(row.id)
+        if kept is None:
+            return used_reply(url, added[:2])
+        status, headers, body = kept
         lasting = [pair for pair in decode_headers(headers) if pair[0].lower() != b"content-length"]
-        return Reply(int(status), tuple(with_receipt(lasting, added)), bytes(body))
+        return Reply(status, tuple(with_receipt(lasting, added)), body)
 
     # --- receipts ---------------------------------------------------------------------------------
 
@@ -330,6 +366,17 @@ class Payer:
 
     def _tag(self, identifier: bytes) -> str:
         return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
+
+
+def used_reply(url: str, headers: Headers = ()) -> Reply:
+    """The answer to a payment that was settled and whose answer is gone; `url` is its receipt's."""
+    return problem(
+        409,
+        "payment_used",
+        "This payment was settled and its answer is no longer kept. The receipt is at `receipt`.",
+        headers=headers,
+        receipt=url,
+    )
 
 
 def _why_released(answer: PaidAnswer, usage: Usage) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from headgate.model.caller import Caller
@@ -13,6 +14,8 @@ from headgate.service.admit import Admitted
 from headgate.service.pay import OpenPayment
 
 SCOPE_KEY = "headgate"
+TOOL_USE: ContextVar[Usage | None] = ContextVar("headgate_tool_use", default=None)
+"""The use of the MCP tool call that is being served: a tool has no ASGI scope to find it on."""
 
 
 class Usage:
@@ -76,8 +79,11 @@ class Usage:
         self.voided = reason
 
 
-def usage(request: Any) -> Usage:
-    """The use of a request (any object with an ASGI `scope`, or the scope itself)."""
-    scope = request if isinstance(request, dict) else request.scope
-    found = scope.get(SCOPE_KEY)
+def usage(request: Any = None) -> Usage:
+    """The use of a request (any object with an ASGI `scope`, or the scope itself).
+
+    In an MCP tool: of the call being served, whether its context is passed or nothing.
+    """
+    scope = request if isinstance(request, dict) else getattr(request, "scope", None)
+    found = TOOL_USE.get() if scope is None else scope.get(SCOPE_KEY)
     return found if isinstance(found, Usage) else Usage()

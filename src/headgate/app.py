@@ -140,6 +140,7 @@ class Headgate:
         self._routes: RouteTable | None = None
         self._selling = -1
         self._marked: set[str] = set()
+        self._tools: dict[str, str] = {}
         self._app: Any = None
         self._page: ReceiptPage | None = None
         self._discovery: Discovery | None = None
@@ -432,8 +433,8 @@ class Headgate:
                 self._sell(self.desk.directory)
                 if self._networks is not None and await self._networks.refresh():
                     self._stock(self.desk.directory)
-                if self._recovery is not None and beats % 2 == 0:
-                    await self._recovery.run_once()
+                if beats % 2 == 0:
+                    await self._recover()
                 if beats % _FORGET_EVERY == 0:
                     await self._forget_answers()
             except asyncio.CancelledError:
@@ -442,6 +443,13 @@ class Headgate:
                 log.exception("background work failed; it is tried again in a second")
             beats += 1
             await asyncio.sleep(_FOLLOW_EVERY_S)
+
+    async def _recover(self) -> None:
+        """Take over what dead processes left: holds always, payments where they are taken."""
+        if self._recovery is not None:
+            await self._recovery.run_once()
+        elif self.ledger is not None:
+            await self.ledger.recover_dead()
 
     async def _forget_answers(self) -> None:
         """Delete the answers kept for payers whose time is over; payments and events stay."""

@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 
 from headgate.model.payment import (
+    BOOKED,
     NEXT,
     OPEN,
     RESUMED,
@@ -38,6 +39,8 @@ OUTCOMES = {
     S.FAILED: (C.SPENT, C.SPENT, C.ELSEWHERE, C.ELSEWHERE),
     S.UNKNOWN: (C.PENDING, C.PENDING, C.ELSEWHERE, C.ELSEWHERE),
     S.RELEASED: (C.FRESH, C.FRESH, C.FRESH, C.FRESH),
+    S.REOPENED: (C.REOPENED, C.REOPENED, C.ELSEWHERE, C.ELSEWHERE),
+    S.REPEATING: (C.RUNNING, C.REOPENED, C.ELSEWHERE, C.ELSEWHERE),
 }
 
 
@@ -52,10 +55,12 @@ EDGES = {
     S.VERIFIED: {S.SERVED, S.RELEASED},
     S.SERVED: {S.SETTLING, S.SETTLED, S.FAILED, S.UNKNOWN, S.RELEASED},
     S.SETTLING: {S.SETTLED, S.FAILED, S.UNKNOWN},
-    S.SETTLED: set(),
+    S.SETTLED: {S.REOPENED, S.REPEATING, S.UNKNOWN},
     S.FAILED: {S.SETTLED},
     S.UNKNOWN: {S.SETTLED, S.FAILED},
     S.RELEASED: {S.CLAIMED},
+    S.REOPENED: {S.REPEATING, S.UNKNOWN},
+    S.REPEATING: {S.SETTLED, S.REOPENED, S.UNKNOWN},
 }
 
 
@@ -64,7 +69,7 @@ def test_a_payment_moves_along_the_table_only(since: State, to: State) -> None:
     assert (to in NEXT[since]) == (to in EDGES[since])
 
 
-def test_what_may_have_been_broadcast_is_never_released_nor_settled_twice() -> None:
+def test_what_may_have_been_broadcast_is_never_claimed_anew() -> None:
     """From `settling` on the transfer may be under way: no path leads back to a claim."""
     reached, edge = {S.SETTLING}, [S.SETTLING]
     while edge:
@@ -72,12 +77,13 @@ def test_what_may_have_been_broadcast_is_never_released_nor_settled_twice() -> N
             if to not in reached:
                 reached.add(to)
                 edge.append(to)
-    assert reached == {S.SETTLING, S.SETTLED, S.FAILED, S.UNKNOWN}
-    assert not NEXT[S.SETTLED]
+    assert reached == {S.SETTLING, S.SETTLED, S.FAILED, S.UNKNOWN, S.REOPENED, S.REPEATING}
+    assert not any(S.SETTLED in NEXT[state] for state in BOOKED - {S.REPEATING})
 
 
 def test_open_states_are_those_something_still_happens_in() -> None:
-    assert set(State) - {S.SETTLED, S.FAILED, S.RELEASED} == OPEN
+    assert set(State) - {S.FAILED, S.RELEASED} - BOOKED == OPEN
+    assert {S.SETTLED, S.REOPENED, S.REPEATING} == BOOKED
     assert {S.SERVED, S.SETTLING, S.UNKNOWN} == RESUMED
     assert RESUMED < OPEN
 

@@ -1,21 +1,27 @@
 """A payment: one signed x402 authorization and its history, as a table of states.
 
-    claimed ──► verified ──► served ──► settling ──► settled
-       │            │           │           ├──────► failed
+    claimed ──► verified ──► served ──► settling ──► settled ◄──► repeating ◄──► reopened
+       │            │           │           ├──────► failed ──► settled
        └────────────┴───────────┘           └──────► unknown ──► settled | failed
-                 released
+                 released                               ▲
+                                                        └─── settled, reopened, repeating: reorganised
 
 - `claimed`: the row exists; only the process that owns it may work on it. Nothing has been asked of anybody.
 - `verified`: the facilitator says that it would settle.
 - `served`: the work is done and its answer is kept; nothing has been broadcast.
 - `settling`: the settlement may have been broadcast; from here on the payment may be paid.
 - `settled`: the transfer is proven and the event is booked (in the same transaction).
-- `failed`: settlement was refused; the answer was withheld.
-- `unknown`: the outcome of the settlement is not known; a worker asks until it is.
+- `failed`: settlement was refused; the answer was withheld. Final only by chain time: a transfer that is
+  found later settles it.
+- `unknown`: the outcome of the settlement is not known; a worker asks until it is. A settled payment comes
+  back here when the chain reorganises its transfer away; its event is reversed in the same transaction.
+- `reopened`: settled as before, and to be served once more, uncharged.
+- `repeating`: settled as before, and being served again by the process that owns it.
 - `released`: nothing was settled and nothing is owed; the same payment may be claimed again.
 
 A crash leaves the row where it was: `claimed` and `verified` owe nothing and are released; `served`,
-`settling` and `unknown` are resumed (contract §4: settle again, or ask what became of it).
+`settling` and `unknown` are resumed (contract §4: settle again, or ask what became of it); `repeating` is
+reopened.
 """
 
 from __future__ import annotations
@@ -36,6 +42,8 @@ class State(IntEnum):
     FAILED = 6
     UNKNOWN = 7
     RELEASED = 8
+    REOPENED = 9
+    REPEATING = 10
 
 
 NEXT: dict[State, frozenset[State]] = {
@@ -44,9 +52,11 @@ NEXT: dict[State, frozenset[State]] = {
     State.SERVED: frozenset({State.SETTLING, State.SETTLED, State.FAILED, State.UNKNOWN, State.RELEASED}),
     State.SETTLING: frozenset({State.SETTLED, State.FAILED, State.UNKNOWN}),
     State.UNKNOWN: frozenset({State.SETTLED, State.FAILED}),
-    State.SETTLED: frozenset(),
+    State.SETTLED: frozenset({State.REOPENED, State.REPEATING, State.UNKNOWN}),
     State.FAILED: frozenset({State.SETTLED}),
     State.RELEASED: frozenset({State.CLAIMED}),
+    State.REOPENED: frozenset({State.REPEATING, State.UNKNOWN}),
+    State.REPEATING: frozenset({State.SETTLED, State.REOPENED, State.UNKNOWN}),
 }
 
 OPEN = frozenset({State.CLAIMED, State.VERIFIED, State.SERVED, State.SETTLING, State.UNKNOWN})
@@ -54,6 +64,9 @@ OPEN = frozenset({State.CLAIMED, State.VERIFIED, State.SERVED, State.SETTLING, S
 
 RESUMED = frozenset({State.SERVED, State.SETTLING, State.UNKNOWN})
 """States in which the payment may have been paid, or must still be: recovery goes on with them."""
+
+BOOKED = frozenset({State.SETTLED, State.REOPENED, State.REPEATING})
+"""States of a payment that is paid and has its event."""
 
 
 class Claim(Enum):
@@ -64,6 +77,7 @@ class Claim(Enum):
     PENDING = "pending"  # the outcome is not known yet: 503, payment_pending
     ANSWERED = "answered"  # settled: the kept answer
     ELSEWHERE = "elsewhere"  # bound to another request: 409 payment_bound_elsewhere
+    REOPENED = "reopened"  # settled, and to be served once more, uncharged
     SPENT = "spent"  # settlement failed: 402 with its reason
 
 
@@ -118,6 +132,8 @@ def claim_outcome(existing: PaymentRow, binding: bytes, *, owner_alive: bool) ->
         return Claim.RUNNING
     if state is State.SETTLED:
         return Claim.ANSWERED
+    if state is State.REOPENED or (state is State.REPEATING and not owner_alive):
+        return Claim.REOPENED
     if state is State.FAILED:
         return Claim.SPENT
     return Claim.RUNNING if owner_alive and state is not State.UNKNOWN else Claim.PENDING

@@ -9,7 +9,6 @@ its place in the chain, which the slot's fenced update checks (architecture: "Th
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from headgate.model.admission import always_yes
 from headgate.model.booking import (
     Books,
     Hold,
-    PaidUse,
     Release,
     Reverse,
     Use,
@@ -32,25 +30,28 @@ from headgate.model.errors import (
     Fenced,
     HeadgateError,
     IdConflict,
-    InputError,
     StoreError,
     StoreFull,
     StoreUnavailable,
 )
 from headgate.model.event import GENESIS, Event
 from headgate.model.hold import Cap, Counter, CounterKey, pending_micros
-from headgate.model.payment import NEXT, Claim, PaymentRow, State, claim_outcome, payment_text
+from headgate.model.payment import Claim, State
 from headgate.model.subscription import Standing
+from headgate.store import journal
 from headgate.store.driver import Driver, Tx
+from headgate.store.journal import Journal
 from headgate.store.operations import (
     Booked,
-    Claimed,
     ClaimPayment,
     Held,
     IntendPayment,
+    KeepAgain,
     MovePayment,
     Operation,
+    ServeAgain,
     SettlePayment,
+    UndoSettlement,
 )
 
 log = logging.getLogger("headgate.ledger")
@@ -71,6 +72,7 @@ class Ledger:
         self._batches = 0
         self._seq = 0
         self._head = GENESIS
+        self._journal = Journal(driver)
         self._calendar = calendar
         self._now_us = now_us
         self._pending: list[tuple[Operation, asyncio.Future[Any]]] = []
@@ -89,6 +91,7 @@ class Ledger:
         async with self.driver.write() as tx:
             state = await self._take_over(tx, self.slot)
         self.epoch, self._batches, self._seq, self._head = state
+        self._journal.slot, self._journal.epoch = self.slot, self.epoch
         self.lease += 1
 
     async def recover_dead(self) -> list[int]:
@@ -132,8 +135,8 @@ class Ledger:
         """Queue an operation for the next batch; its result, or why it was not written.
 
         Results: `Use` → Booked, `PaidUse` only inside `SettlePayment`; `Hold` → Held; `Release` → None;
-        `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment` → bool; `SettlePayment`, `Reverse` → Event,
-        or None where it had been done before.
+        `ClaimPayment` → Claimed; `IntendPayment`, `MovePayment`, `ServeAgain`, `KeepAgain` → bool;
+        `SettlePayment`, `UndoSettlement`, `Reverse` → Event, or None where it had been done before.
 
         A `Use` or `Release` that fails gives up its hold all the same, as soon as the store can be written.
         """
@@ -326,15 +329,21 @@ class Ledger:
             case Release():
                 return books.release(operation)
             case Reverse():
-                return await self._reverse(tx, books, operation, now_us)
+                return await journal.reverse(tx, books, operation, now_us)
             case SettlePayment():
-                return await self._settle(tx, books, operation, now_us)
+                return await self._journal.settle(tx, books, operation, now_us)
             case IntendPayment():
-                return await self._intend(tx, operation, now_us)
+                return await self._journal.intend(tx, operation, now_us)
             case MovePayment():
-                return await self._move(tx, operation, now_us)
+                return await journal.move(tx, operation, now_us)
             case ClaimPayment():
-                return await self._claim(tx, operation, now_us)
+                return await self._journal.claim(tx, operation, now_us)
+            case UndoSettlement():
+                return await self._journal.undo(tx, books, operation, now_us)
+            case ServeAgain():
+                return await self._journal.serve_again(tx, operation, now_us)
+            case KeepAgain():
+                return await self._journal.keep_again(tx, operation, now_us)
 
     async def _use(self, tx: Tx, books: Books, use: Use, now_us: int) -> Booked | HeadgateError:
         if use.record is None:
@@ -356,115 +365,11 @@ class Ledger:
         await tx.run("claim_write", (customer, key_hash, digest, first.slot, first.seq, len(booked), now_us))
         return Booked(booked, repeated=False)
 
-    async def _reverse(self, tx: Tx, books: Books, reverse: Reverse, now_us: int) -> Event | None:
-        gone = reverse.event
-        once = hashlib.sha256(f"reversal|{gone.slot}|{gone.seq}".encode()).digest()
-        if await tx.rows("claim_read", (0, once)):
-            return None
-        event = books.reverse(reverse)
-        await tx.run("claim_write", (0, once, gone.row_hash, event.slot, event.seq, 1, now_us))
-        return event
-
     async def _events(self, tx: Tx, books: Books, slot: int, seq: int, events: int) -> tuple[Event, ...]:
         fresh = [event for event in books.events if event.slot == slot and seq <= event.seq < seq + events]
         if fresh:  # booked earlier in this very batch
             return tuple(fresh)
         return tuple(Event._make(row) for row in await tx.rows("events_at", (slot, seq, seq + events)))
-
-    # --- payments ---------------------------------------------------------------------------------
-
-    async def _claim(self, tx: Tx, claim: ClaimPayment, now_us: int) -> Claimed:
-        row = claim.row._replace(slot=self.slot, epoch=self.epoch, updated_us=now_us)
-        if claim.name_hash is not None:
-            namesake = await self._namesake(tx, claim.name_hash, row)
-            if namesake is not None:
-                return namesake
-            await tx.run("payment_name", (claim.name_hash, row.id))
-        if await tx.run("payment_insert", row):
-            await self._step(tx, row.id, State.CLAIMED, None, now_us)
-            return Claimed(Claim.FRESH, None)
-        existing = PaymentRow._make((await tx.rows("payment_read", (row.id,)))[0])
-        alive = await self._alive(tx, existing.slot, existing.epoch)
-        outcome = claim_outcome(existing, row.binding, owner_alive=alive)
-        if outcome is Claim.FRESH:
-            await tx.run(
-                "payment_reclaim",
-                (
-                    *(self.slot, self.epoch, row.rail, row.action, row.route, row.customer, row.subscription),
-                    *(row.seat, row.api_key, row.request_id, row.binding, row.authorized_micros),
-                    *(row.unit_micros, row.per, row.catalog_version, row.occurred_us, now_us, row.id),
-                ),
-            )
-            await self._step(tx, row.id, State.CLAIMED, "again", now_us)
-        return Claimed(outcome, existing)
-
-    async def _namesake(self, tx: Tx, name_hash: bytes, row: PaymentRow) -> Claimed | None:
-        """Another payment under the same name: it answers for this one, unless it came to nothing."""
-        named = await tx.rows("payment_named", (name_hash,))
-        if not named or named[0][0] == row.id:
-            return None
-        before = PaymentRow._make((await tx.rows("payment_read", named[0]))[0])
-        alive = await self._alive(tx, before.slot, before.epoch)
-        outcome = claim_outcome(before, row.binding, owner_alive=alive)
-        return None if outcome in (Claim.FRESH, Claim.SPENT) else Claimed(outcome, before)
-
-    async def _alive(self, tx: Tx, slot: int, epoch: int) -> bool:
-        if slot == self.slot:
-            return epoch == self.epoch
-        state = await tx.rows("slot_state", (slot,))
-        if not state or state[0][0] != epoch:
-            return False
-        with self.driver.dead_slot(slot) as dead:
-            return not dead
-
-    async def _intend(self, tx: Tx, intend: IntendPayment, now_us: int) -> bool:
-        changed = await tx.run(
-            "payment_intend",
-            (
-                *(intend.state, intend.body_digest, intend.charged_micros, intend.units, intend.list_micros),
-                *(intend.written_off, intend.authorization_json, intend.requirements_json, now_us),
-                *(intend.payment, self.slot, self.epoch),
-            ),
-        )
-        if not changed:
-            return False
-        answer = intend.answer
-        await tx.run(
-            "answer_write", (intend.payment, answer.status, answer.headers, answer.body, answer.kept_until_us)
-        )
-        for at_us, state, note in intend.steps:
-            await self._step(tx, intend.payment, state, note, at_us)
-        return True
-
-    async def _move(self, tx: Tx, move: MovePayment, now_us: int) -> bool | HeadgateError:
-        if move.to not in NEXT[move.since]:
-            return InputError(f"a payment cannot go from {move.since.name} to {move.to.name}")
-        if not await tx.run("payment_state", (move.to, move.note, now_us, move.payment, move.since)):
-            return False
-        await self._step(tx, move.payment, move.to, move.note, now_us)
-        return True
-
-    async def _settle(
-        self, tx: Tx, books: Books, settle: SettlePayment, now_us: int
-    ) -> Event | HeadgateError | None:
-        paid: PaidUse = settle.use
-        rows = await tx.rows("payment_read", (paid.payment,))
-        if not rows or rows[0][5] == State.SETTLED:
-            return None
-        if State.SETTLED not in NEXT[State(rows[0][5])]:
-            name = payment_text(paid.payment)
-            return InputError(f"payment {name} is {State(rows[0][5]).name} and cannot be settled")
-        event = books.book_paid(paid)
-        await tx.run(
-            "payment_settled",
-            (paid.tx, paid.charged_micros, event.slot, event.seq, now_us, paid.payment),
-        )
-        await self._step(tx, paid.payment, State.SETTLED, settle.note, now_us)
-        await tx.run("answer_keep_until", (settle.kept_until_us, paid.payment))
-        return event
-
-    async def _step(self, tx: Tx, payment: bytes, state: int, note: str | None, at_us: int) -> None:
-        await tx.run("payment_step", (payment, at_us, int(state), note, payment))
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -85,4 +85,41 @@ class SettlePayment(NamedTuple):
     note: str | None = None
 
 
-Operation = Use | Hold | Release | Reverse | ClaimPayment | IntendPayment | MovePayment | SettlePayment
+class UndoSettlement(NamedTuple):
+    """The chain took the transfer `tx` of a payment back: reverse its event and open the payment again.
+
+    `network` is the chain's number, for the kept totals.
+    """
+
+    payment: bytes
+    tx: bytes
+    reason: str
+    network: int
+
+
+class ServeAgain(NamedTuple):
+    """Take a settled payment whose answer was too large to keep, or that was reopened, to be served again."""
+
+    payment: bytes
+
+
+class KeepAgain(NamedTuple):
+    """A payment was served again, uncharged: settled as before, with this answer kept."""
+
+    payment: bytes
+    answer: KeptAnswer
+
+
+Operation = (
+    Use
+    | Hold
+    | Release
+    | Reverse
+    | ClaimPayment
+    | IntendPayment
+    | MovePayment
+    | SettlePayment
+    | UndoSettlement
+    | ServeAgain
+    | KeepAgain
+)

@@ -24,7 +24,7 @@ WHERE slot = ? AND epoch = ? AND batches = ?;
 -- Slots other than this one that left holds or unfinished payments behind (their owner may be alive).
 SELECT slot FROM held WHERE slot <> ? AND units <> 0
 UNION
-SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7);
+SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7, 10);
 
 -- name: slots_all
 -- Every slot, for verification and exports.
@@ -212,6 +212,20 @@ UPDATE payments SET state = 5, tx = ?, reason = NULL, charged_micros = ?, event_
     updated_us = ?
 WHERE id = ? AND state IN (3, 4, 6, 7);
 
+-- name: payment_unsettled
+-- The chain took the transfer back: the payment is open again, and whoever found out resolves it.
+UPDATE payments SET state = 7, tx = NULL, reason = ?, event_slot = NULL, event_seq = NULL, slot = ?, epoch = ?,
+    updated_us = ?
+WHERE id = ? AND state IN (5, 9, 10);
+
+-- name: payment_repeat
+-- A settled payment is served again by this process, uncharged.
+UPDATE payments SET state = 10, slot = ?, epoch = ?, updated_us = ? WHERE id = ? AND state IN (5, 9, 10);
+
+-- name: payments_to_watch
+-- Payments in a state that changed since an instant: the chain may still say otherwise.
+SELECT id, updated_us FROM payments WHERE state = ? AND updated_us >= ? ORDER BY updated_us;
+
 -- name: payment_step
 -- One line of a payment's history.
 INSERT INTO payment_steps (payment, n, at_us, state, note)
@@ -233,12 +247,13 @@ UPDATE answers SET kept_until_us = ? WHERE payment = ?;
 SELECT status, headers, body, kept_until_us FROM answers WHERE payment = ?;
 
 -- name: answers_expire
--- Bodies whose time is over.
-DELETE FROM answers WHERE kept_until_us < ?;
+-- Answers whose time is over; one whose payment is not resolved waits for that.
+DELETE FROM answers WHERE kept_until_us < ?
+    AND payment NOT IN (SELECT id FROM payments WHERE state IN (3, 4, 7, 10));
 
 -- name: payments_to_resume
 -- Payments of one slot that a dead process left unfinished.
-SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7);
+SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7, 10);
 
 -- name: meta_read
 -- One fact about this store.

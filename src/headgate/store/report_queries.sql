@@ -136,14 +136,15 @@ GROUP BY customer, subscription, action, start_us;
 -- name: verify_unpaid_events
 -- Use rows of a stretch of a slot that name a payment which is not settled by this very row.
 SELECT e.seq FROM events e
-LEFT JOIN payments p ON p.id = e.payment AND p.event_slot = e.slot AND p.event_seq = e.seq AND p.state = 5
+LEFT JOIN payments p ON p.id = e.payment AND p.event_slot = e.slot AND p.event_seq = e.seq
+    AND p.state IN (5, 9, 10)
 WHERE e.slot = ? AND e.seq > ? AND e.seq <= ? AND e.kind = 1 AND e.payment IS NOT NULL AND p.id IS NULL;
 
 -- name: verify_settled_payments
 -- Settled payments in the order of their ids, with the row that they name as far as it is their use.
 SELECT p.id, p.event_slot, p.event_seq, p.charged_micros, e.charged_micros FROM payments p
 LEFT JOIN events e ON e.slot = p.event_slot AND e.seq = p.event_seq AND e.payment = p.id AND e.kind = 1
-WHERE p.state = 5 AND p.id > ? ORDER BY p.id LIMIT ?;
+WHERE p.state IN (5, 9, 10) AND p.id > ? ORDER BY p.id LIMIT ?;
 
 -- name: payments_recent
 -- Payments, the last changed first, from a place on.

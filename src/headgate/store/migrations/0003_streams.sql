@@ -13,12 +13,10 @@ CREATE TABLE streams (
     PRIMARY KEY (slot, request_id)
 ) {clustered};
 
--- Payments that settle before the work: the work is owed from the intent until it was served once. `slot` and
--- `epoch` name who works on it (slot 0: nobody). At `due_us` a refund is due, which `refund_due` says.
+-- Payments that settle before the work: the work is owed from the intent until it was served once with 2xx. At
+-- `due_us` a refund is due, which `refund_due` says from then on; the payment still opens the work.
 CREATE TABLE owed (
     payment {bytes} NOT NULL PRIMARY KEY,
-    slot BIGINT NOT NULL,
-    epoch BIGINT NOT NULL,
     due_us BIGINT NOT NULL,
     refund_due BIGINT NOT NULL
 ) {clustered};

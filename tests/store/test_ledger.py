@@ -139,6 +139,7 @@ async def test_requests_of_one_batch_may_know_different_terms(ledger: Ledger, ol
 
 @pytest.mark.parametrize("grants", [(2, 4), (4, 2)])
 async def test_the_largest_grant_of_a_batch_counts(ledger: Ledger, grants: tuple[int, int]) -> None:
+    await ledger.submit(make_use(replace(OVERAGE, granted=2), 0))
     uses = [ledger.submit(make_use(replace(OVERAGE, granted=granted), 2)) for granted in grants]
     await asyncio.gather(*uses)
     assert channel_units(await audit(ledger.driver)) == {"seat": 4}

@@ -1,0 +1,105 @@
+"""A seller's process that kills itself at a given step of a payment; `test_killed.py` starts it.
+
+    python -m tests.web.killable CONFIG STEP     prints its origin once it answers; STEP `-`: it lives
+
+The handler appends a line to `handled` beside the configuration, so that runs can be counted across deaths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from headgate import Headgate
+from headgate.app import clock_us, make_facilitators
+from headgate.config import parse
+from headgate.store.ledger import Ledger
+from headgate.store.operations import IntendPayment, SettlePayment
+from tests.web.shop import serving
+
+STEPS = ("claimed", "verified", "working", "served", "intended", "settled", "booked")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Deadly:
+    """A facilitator's client that dies before or after it asks."""
+
+    def __init__(self, facilitator: Any, step: str) -> None:
+        self._facilitator = facilitator
+        self._step = step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._facilitator, name)
+
+    async def verify(self, *asked: Any) -> Any:
+        if self._step == "claimed":
+            die()
+        answer = await self._facilitator.verify(*asked)
+        if self._step == "verified":
+            die()
+        return answer
+
+    async def settle(self, *asked: Any) -> Any:
+        if self._step == "intended":
+            die()
+        answer = await self._facilitator.settle(*asked)
+        if self._step == "settled":
+            die()
+        return answer
+
+
+def deadly_ledger(step: str) -> None:
+    """Die with the intent not yet written, or with the event just written."""
+    submit = Ledger.submit
+
+    def watched(self: Ledger, operation: Any) -> Any:
+        if step == "served" and isinstance(operation, IntendPayment):
+            die()
+        future = submit(self, operation)
+        if step == "booked" and isinstance(operation, SettlePayment):
+            future.add_done_callback(lambda _future: die())
+        return future
+
+    Ledger.submit = watched  # type: ignore[method-assign]
+
+
+def application(handled: Path, step: str) -> Starlette:
+    async def handler(request: Request) -> Response:
+        with handled.open("a") as file:
+            file.write("handled\n")
+        if step == "working":
+            die()
+        return PlainTextResponse(f"answer {len(handled.read_text().split())} {await request.body()!r}")
+
+    return Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"])])
+
+
+async def main(path: Path, step: str) -> None:
+    config = parse(path.read_text(), file=str(path), environ={})
+    facilitators = {
+        network: Deadly(facilitator, step)
+        for network, facilitator in make_facilitators(config, clock_us).items()
+    }
+    gate = Headgate(config, facilitators=facilitators)
+    deadly_ledger(step)
+    app = gate.middleware(application(path.parent / "handled", step))
+    async with serving(app, lifespan="on") as url:
+        sys.stdout.write(url + "\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

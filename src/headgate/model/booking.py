@@ -25,7 +25,8 @@ class Use(NamedTuple):
 
     `held` units are given up with it. `record` is (id hash, content digest) where the use carries an id of
     the seller's; `must_fit` refuses a use that the plan has no room for (a recorded use under a hard limit).
-    `lease` names the lease of the slot under which the hold was taken.
+    `lease` names the lease of the slot under which the hold was taken. `stream` says that the use is kept as
+    a stream's row, which goes with the booking: without the row somebody else has booked it.
     """
 
     standing: Standing
@@ -41,6 +42,7 @@ class Use(NamedTuple):
     record: tuple[bytes, bytes] | None = None
     must_fit: bool = False
     lease: int = 0
+    stream: bool = False
 
 
 class Hold(NamedTuple):
@@ -307,46 +309,14 @@ class Books:
         month, day, late_for = self._accounting(use.occurred_us)
         written_off = use.written_off if channel is Channel.SEAT or units == use.units else 0
         self._seq += 1
-        event = seal(
-            self._head,
-            # fmt: off
-            (
-                self._slot,
-                self._seq,
-                ROW_FORMAT,
-                _USAGE,
-                channel.value,
-                use.action,
-                use.route,
-                units,
-                written_off,
-                price_micros,
-                per,
-                prior,
-                counter.catalog_version,
-                list_micros,
-                charged_micros,
-                standing.customer,
-                standing.subscription or None,
-                use.seat,
-                use.api_key,
-                standing.period.start_us,
-                use.request_id,
-                use.occurred_us,
-                self._now_us,
-                month,
-                late_for,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-            ),
-            # fmt: on
-        )
+        row = (
+            self._slot, self._seq, ROW_FORMAT, _USAGE, channel.value, use.action, use.route, units,
+            written_off, price_micros, per, prior, counter.catalog_version, list_micros, charged_micros,
+            standing.customer, standing.subscription or None, use.seat, use.api_key, standing.period.start_us,
+            use.request_id, use.occurred_us, self._now_us, month, late_for,
+            None, None, None, None, None, None, None, None,
+        )  # fmt: skip
+        event = seal(self._head, row)
         self._head = event.row_hash
         self.events.append(event)
         self._count(event, day, 0, standing.customer, b"", 0)

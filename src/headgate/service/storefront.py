@@ -17,7 +17,9 @@ from headgate.x402.offer import (
     payment_required,
 )
 
-_KEPT = 10_000
+KEPT = 2_000
+"""How many ready 402s are kept; a stranger chooses the paths below a pattern, so their length is bounded too."""
+KEPT_PATH = 256
 T = TypeVar("T")
 _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
@@ -89,22 +91,24 @@ class Storefront:
         """The 402 for an action asked for by a method at a path."""
         known = self._made.get((action, method, path, error))
         if known is None:
-            if len(self._made) >= _KEPT:
-                self._made.clear()
-            known = self._made[action, method, path, error] = payment_required(
+            known = payment_required(
                 self._quotes[action].current,
                 url=self._public_url + path,
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
                 extensions=self._extensions(action, method, path),
             )
+            if len(self._made) >= KEPT:
+                self._made.clear()
+            if len(path) <= KEPT_PATH:
+                self._made[action, method, path, error] = known
         return known
 
     def tool_challenge(self, action: str, url: str, error: str) -> Challenge:
         """The offer for an action that is sold as an MCP tool; `url` is the tool's own, not a route's."""
         known = self._made.get((action, "MCP", url, error))
         if known is None:
-            if len(self._made) >= _KEPT:
+            if len(self._made) >= KEPT:
                 self._made.clear()
             known = self._made[action, "MCP", url, error] = payment_required(
                 self._quotes[action].current,

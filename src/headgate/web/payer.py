@@ -17,7 +17,7 @@ from headgate.model.offer import Reason
 from headgate.model.payment import PaymentRow, State, binding_digest, payment_text
 from headgate.service.admit import Admitted
 from headgate.service.pay import RETRY_AFTER_S, Ask, Cashier, Declined, OpenPayment, Receipt, Why, receipt_of
-from headgate.service.storefront import Storefront
+from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
 from headgate.web.answer import STORE_DOWN, measured_units
 from headgate.web.credentials import Credentials
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
@@ -40,7 +40,6 @@ from headgate.x402.offer import Challenge
 
 log = logging.getLogger("headgate.web")
 
-_KEPT = 10_000
 RECEIPT_PATH = "/.well-known/headgate/receipts/"
 _FACILITATOR_DOWN = problem(
     503,
@@ -305,11 +304,13 @@ class Payer:
         challenge = self._storefront.challenge(action.name, scope["method"], scope["path"], reason)
         reply = self._challenges.get(challenge)
         if reply is None:
-            if len(self._challenges) >= _KEPT:
+            if len(self._challenges) >= KEPT:
                 self._challenges.clear()
             offer = (b"PAYMENT-REQUIRED", challenge.header_value)
             headers = ((b"content-type", b"application/json"), offer, NO_STORE, EXPOSED)
-            reply = self._challenges[challenge] = Reply(402, headers, challenge.body)
+            reply = Reply(402, headers, challenge.body)
+            if len(scope["path"]) <= KEPT_PATH:
+                self._challenges[challenge] = reply
         return reply
 
     async def _declined(

@@ -111,13 +111,10 @@ async def _numbers(tx: Tx) -> _Numbers:
     """Looks the short numbers up, or creates them."""
 
     async def all_of(what: str, names: Iterable[str]) -> tuple[int, ...]:
-        known: dict[str, int] = dict(await tx.rows(f"{what}_ids"))
-        return tuple(
-            [
-                known[name] if name in known else (await tx.rows(f"{what}_create", (name,)))[0][0]
-                for name in names
-            ]
-        )
+        found = [
+            await tx.rows(f"{what}_read", (name,)) or await tx.rows(f"{what}_create", (name,)) for name in names
+        ]
+        return tuple([int(rows[0][0]) for rows in found])
 
     rails = await tx.rows("rail_read", _RAIL) or await tx.rows("rail_create", _RAIL)
     return _Numbers(await all_of("action", _ACTIONS), await all_of("route", _ROUTES), rails[0][0])

@@ -50,7 +50,8 @@ from headgate.store.operations import Booked
 from headgate.store.sqlite import SqliteDriver
 from headgate.web.auth import Authenticator
 from headgate.web.discovery import Discovery
-from headgate.web.marks import mark, marked_routes
+from headgate.web.marks import check_action, mark, marked_routes
+from headgate.web.mcp import PricedTools, ToolGate
 from headgate.web.middleware import Identify, Middleware
 from headgate.web.optional_auth import optional_auth
 from headgate.web.pages import ReceiptPage
@@ -140,7 +141,7 @@ class Headgate:
         self._routes: RouteTable | None = None
         self._selling = -1
         self._marked: set[str] = set()
-        self._tools: dict[str, str] = {}
+        self._tools = PricedTools(config)
         self._app: Any = None
         self._page: ReceiptPage | None = None
         self._discovery: Discovery | None = None
@@ -173,13 +174,17 @@ class Headgate:
 
     def action(self, name: str) -> Callable[[F], F]:
         """Price the routes of a handler: `@gate.action("summaries.create")`. Hands the same function back."""
-        if name not in self.config.catalog.actions:
-            known = ", ".join(sorted(self.config.catalog.actions)) or "none"
-            raise UnknownAction(
-                f'{self.config.path} has no action {name!r} (it has: {known}); add [actions."{name}"]'
-            )
+        check_action(name, self.config)
         self._marked.add(name)
         return lambda function: mark(function, name)
+
+    def tool(self, action: str, name: str | None = None) -> Callable[[F], F]:
+        """Price an MCP tool: `@gate.tool("summaries.create")`; `name` where it is not the function's."""
+        return self._tools.price(action, name)
+
+    def mcp(self, server: Any, **given: Any) -> ToolGate:
+        """Stand in front of the priced tools of an MCP server; `given` is as `PricedTools.gate` says."""
+        return self._tools.gate(self, server, **given)
 
     def caller(self, request: Request) -> Caller:
         """For `Depends(gate.caller)`: who is served, through which channel."""

@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from headgate.config import Config
 from headgate.model.catalog import Route
+from headgate.model.errors import UnknownAction
 from headgate.service.app_routes import app_routes
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__headgate_action__"
+
+
+def check_action(name: str, config: Config) -> None:
+    """Refuse a name that is none of the configuration's actions. Raises UnknownAction."""
+    if name not in config.catalog.actions:
+        known = ", ".join(sorted(config.catalog.actions)) or "none"
+        raise UnknownAction(f'{config.path} has no action {name!r} (it has: {known}); add [actions."{name}"]')
 
 
 def mark(function: F, action: str) -> F:

@@ -131,7 +131,7 @@ class Middleware:
             return
         except InputError as error:
             log.error("`identify` returned something that cannot be a customer: %s", error)
-            await self._unauthorized().send(send, head=scope["method"] == "HEAD")
+            await unauthorized(gate.challenge_401).send(send, head=scope["method"] == "HEAD")
             return
         decision = admitted.decision
         if decision is Decision.COUNT or decision is Decision.HELD:
@@ -142,25 +142,13 @@ class Middleware:
             scope[SCOPE_KEY] = Usage(admitted, "free")
             await self.app(scope, receive, send)
         else:
-            await self._refuse(admitted).send(send, head=scope["method"] == "HEAD")
+            await refusal(admitted, gate.challenge_401).send(send, head=scope["method"] == "HEAD")
 
     async def _identity(self, scope: Scope, receive: Receive, credentials: Credentials) -> Identity | None:
         """Ask the seller's auth who this is: `identify`, else what `[auth]` in the configuration names."""
         request = Request(scope, receive)
         if self.identify is not None:
-            try:
-                found = self.identify(request)
-                if inspect.isawaitable(found):
-                    found = await found
-            except (AttributeError, LookupError, AssertionError):
-                # Auth left nothing on the request: nobody was let in as a customer (optional_auth), or auth
-                # never ran. With credentials present the answer stays 401, so nothing opens by this.
-                if credentials.present:
-                    log.exception(
-                        "`identify` failed on a request with credentials; does auth run before Headgate?"
-                    )
-                return None
-            return as_identity(found)
+            return await identified(self.identify, request, credentials)
         return await self.gate.authenticate(request)
 
     async def _customer(self, admitted: Admitted, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,36 +163,6 @@ class Middleware:
             await answer.fail()
             raise
         await answer.finish()
-
-    # --- refusals ---------------------------------------------------------------------------------
-
-    def _refuse(self, admitted: Admitted) -> Reply:
-        decision = admitted.decision
-        if decision is Decision.UNAUTHORIZED or admitted.customer is None:
-            return self._unauthorized()
-        if decision is Decision.NO_CONTRACT or admitted.standing is None:
-            return problem(
-                403, "no_subscription", "This account has no subscription that includes this action."
-            )
-        if decision is Decision.PAY:
-            return problem(
-                403, "subscription_ended", "There is no running subscription to charge this action to."
-            )
-        return problem(
-            429,
-            "allowance_exhausted",
-            "The allowance of this billing period is used up; it starts anew at `resets_at`.",
-            resets_at=format_us(admitted.standing.period.end_us),
-        )
-
-    def _unauthorized(self) -> Reply:
-        return problem(
-            401,
-            "invalid_credentials",
-            "The credentials are missing, unknown, revoked or expired. Send a valid key, or none at all "
-            "where the action can be paid for.",
-            headers=((b"www-authenticate", self.gate.challenge_401),),
-        )
 
     # --- lifespan ---------------------------------------------------------------------------------
 
@@ -250,4 +208,53 @@ def as_identity(found: Any) -> Identity | None:
         return Identity(found)
     raise InputError(
         f"it returned a {type(found).__name__}; return the customer's id as text, an Identity, or None"
+    )
+
+
+async def identified(identify: Identify, asked: Any, credentials: Credentials) -> Identity | None:
+    """Who the seller's `identify` says is calling; `asked` is what it is called with.
+
+    Raises:
+        InputError: it returned something that names nobody.
+    """
+    try:
+        found = identify(asked)
+        if inspect.isawaitable(found):
+            found = await found
+    except (AttributeError, LookupError, AssertionError):
+        # Auth left nothing on the request: nobody was let in as a customer (optional_auth), or auth never
+        # ran. With credentials present the answer stays 401, so nothing opens by this.
+        if credentials.present:
+            log.exception("`identify` failed on a request with credentials; does auth run before Headgate?")
+        return None
+    return as_identity(found)
+
+
+def refusal(admitted: Admitted, challenge_401: bytes) -> Reply:
+    """The answer to a request that may neither be served nor paid for."""
+    decision = admitted.decision
+    if decision is Decision.UNAUTHORIZED or admitted.customer is None:
+        return unauthorized(challenge_401)
+    if decision is Decision.NO_CONTRACT or admitted.standing is None:
+        return problem(403, "no_subscription", "This account has no subscription that includes this action.")
+    if decision is Decision.PAY:
+        return problem(
+            403, "subscription_ended", "There is no running subscription to charge this action to."
+        )
+    return problem(
+        429,
+        "allowance_exhausted",
+        "The allowance of this billing period is used up; it starts anew at `resets_at`.",
+        resets_at=format_us(admitted.standing.period.end_us),
+    )
+
+
+def unauthorized(challenge_401: bytes) -> Reply:
+    """The answer to credentials that nobody knows."""
+    return problem(
+        401,
+        "invalid_credentials",
+        "The credentials are missing, unknown, revoked or expired. Send a valid key, or none at all "
+        "where the action can be paid for.",
+        headers=((b"www-authenticate", challenge_401),),
     )

@@ -1,0 +1,179 @@
+"""Serving whoever must pay for a tool call: the offer, or the payment around the tool's work.
+
+The same cashier, storefront and kept answers as over HTTP (`headgate.web.payer`); what differs is the frame:
+the payment is a JSON object under `_meta["x402/payment"]`, bound to the tool's name and its arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import msgspec
+
+from headgate.model.errors import PaymentError, StoreError
+from headgate.model.offer import Reason, SignedPayment
+from headgate.model.payment import PaymentRow, State, binding_digest
+from headgate.service.admit import Admitted
+from headgate.service.pay import Declined, OpenPayment, Receipt, Why, receipt_of
+from headgate.store.operations import KeptAnswer
+from headgate.web.answer import STORE_DOWN
+from headgate.web.mcp_result import Result, billable_units, offered, refused, with_receipt
+from headgate.web.paid import encode_headers
+from headgate.web.payer import NO_OFFERS, PENDING, Payer, used_reply
+from headgate.web.problems import problem
+from headgate.web.usage import Usage
+from headgate.x402 import wire
+
+log = logging.getLogger("headgate.web")
+Run = Callable[[Usage], Awaitable[Result]]
+PAYMENT = "x402/payment"
+TOOL_URL = "mcp://tool/"
+_MOST_BYTES = wire.HEADER_BYTES
+
+
+def tool_binding(tool: str, arguments: Any) -> tuple[bytes, bytes]:
+    """What a payment for a tool call is bound to: (digest of name and arguments, digest of the arguments).
+
+    The order of members makes no difference, and no arguments are the same as an empty object.
+    """
+    text = json.dumps(arguments or {}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return binding_digest("MCP", b"tools/call " + tool.encode() + b" " + digest), digest
+
+
+def read_payment(found: Any) -> SignedPayment:
+    """The payment under `_meta["x402/payment"]`: an object, or JSON text of one as some clients send it.
+
+    Raises:
+        PaymentError: as `headgate.x402.wire.parse`, which applies every bound that a header has.
+    """
+    try:
+        text = found if isinstance(found, str) else json.dumps(found, allow_nan=False, separators=(",", ":"))
+        encoded = text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise PaymentError("invalid_payload", "it is not a JSON object") from None
+    if len(encoded) > _MOST_BYTES:
+        raise PaymentError(
+            "payment_too_large", f"the payment has {len(encoded)} bytes; at most {_MOST_BYTES} are read"
+        )
+    return wire.parse(encoded)
+
+
+class ToolPayer:
+    """Serves payers of tools with what `Payer` serves payers of routes."""
+
+    def __init__(self, payer: Payer) -> None:
+        self._payer = payer
+
+    async def serve(self, admitted: Admitted, tool: str, arguments: Any, payment: Any, run: Run) -> Result:
+        """Answer a call of a tool that must be paid; `run` is the tool's work."""
+        payer, action = self._payer, admitted.action.name
+        if not payer.storefront.sells(action):
+            return refused(NO_OFFERS)
+        if payment is None:
+            return self._offer(action, tool, Reason.PAYMENT_REQUIRED)
+        try:
+            signed = read_payment(payment)
+        except PaymentError as error:
+            # The decoder speaks of the header that HTTP buyers send.
+            told = str(error).replace("PAYMENT-SIGNATURE", f'_meta["{PAYMENT}"]')
+            return refused(problem(400, error.code, told))
+        binding, digest = tool_binding(tool, arguments)
+        ask = payer.ask(admitted, TOOL_URL + tool, binding)
+        try:
+            opened = await payer.cashier.open(
+                ask, signed, payer.storefront.quotes(action), payer.storefront.priced
+            )
+        except StoreError as error:
+            log.error("a payment could not be claimed: %s", error)
+            return refused(STORE_DOWN)
+        if isinstance(opened, Declined):
+            return await self._declined(opened, action, tool)
+        return await self._work(opened, admitted, tool, digest, run)
+
+    async def _work(
+        self, opened: OpenPayment, admitted: Admitted, tool: str, digest: bytes, run: Run
+    ) -> Result:
+        cashier = self._payer.cashier
+        usage = Usage(admitted, "x402", opened)
+        try:
+            result = await run(usage)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await cashier.release(opened, State.CLAIMED, "the tool failed, or its caller gave up")
+            raise
+        # From here on the caller's cancelling changes nothing: the work is done and will be kept for it.
+        with anyio.CancelScope(shield=True):
+            result = await self._conclude(opened, usage, tool, digest, result)
+        return result  # noqa: RET504  for mypy a scope may swallow what is raised in it
+
+    async def _conclude(
+        self, opened: OpenPayment, usage: Usage, tool: str, digest: bytes, result: Result
+    ) -> Result:
+        """The work is done: settle and hand the result out, or charge nothing."""
+        cashier, action = self._payer.cashier, opened.action
+        settling = False
+        try:
+            try:
+                units = billable_units(action, usage, result)
+            except BaseException:
+                await cashier.release(opened, State.CLAIMED, "the result could not be measured")
+                raise
+            if units is None:
+                await cashier.release(opened, State.CLAIMED, _why_released(result, usage))
+                return result
+            billed = units if action.max_units is None else min(units, action.max_units)
+            settling = True
+            outcome = await cashier.finish(opened, billed, units - billed, self._kept(result), digest)
+        except StoreError as error:
+            log.error("a paid result is withheld: %s", error)
+            return refused(PENDING if settling else STORE_DOWN)
+        if isinstance(outcome, Receipt):
+            return with_receipt(result, outcome, self._payer.receipt_url(opened.id))
+        return await self._declined(outcome, action.name, tool)
+
+    def _kept(self, result: Result) -> KeptAnswer:
+        cashier, body = self._payer.cashier, msgspec.json.encode(result)
+        headers = encode_headers([(b"content-type", b"application/json")])
+        small = len(body) <= self._payer.limits.kept_answer_bytes
+        return KeptAnswer(200, headers, body if small else None, cashier.now_us() + cashier.kept_answer_us)
+
+    # --- refusals and repeats ---------------------------------------------------------------------
+
+    def _offer(self, action: str, tool: str, reason: str, failed: PaymentRow | None = None) -> Result:
+        challenge = self._payer.storefront.tool_challenge(action, TOOL_URL + tool, reason)
+        if failed is None:
+            return offered(challenge.body)
+        refusal = {
+            "success": False,
+            "errorReason": str(reason),
+            "transaction": "",
+            "network": failed.network,
+            "payer": "0x" + failed.payer.hex(),
+        }
+        return offered(challenge.body, refusal)
+
+    async def _declined(self, declined: Declined, action: str, tool: str) -> Result:
+        if declined.why is Why.REFUSED:
+            return self._offer(action, tool, declined.code, declined.row)
+        if declined.why is Why.ANSWERED and declined.row is not None:
+            return await self._again(declined.row)
+        return refused(self._payer.reply_for(declined.why))
+
+    async def _again(self, row: PaymentRow) -> Result:
+        """The result kept for a payment that settled before."""
+        url = self._payer.receipt_url(row.id)
+        kept = await self._payer.kept(row.id)
+        result = refused(used_reply(url)) if kept is None else msgspec.json.decode(kept[2], type=Result)
+        return with_receipt(result, receipt_of(row), url)
+
+
+def _why_released(result: Result, usage: Usage) -> str:
+    if usage.voided is not None:
+        return f"voided: {usage.voided[:200]}"
+    return "not billed: the result is " + ("an error" if result.get("isError") else "not the last one")

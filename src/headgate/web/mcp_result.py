@@ -1,0 +1,82 @@
+"""What a priced MCP tool call answers with: `CallToolResult` objects as they go over the wire.
+
+Offers and receipts are those of the x402 MCP transport (x402 specs, transports-v2/mcp.md): whoever must pay
+gets `isError` with the `PaymentRequired` object as `structuredContent` and as text of `content[0]`; a paid
+result carries the settlement under `_meta["x402/payment-response"]`. Headgate's other refusals have the same
+form with the problem document that the HTTP side would answer.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headgate.model.catalog import Action
+from headgate.service.pay import Receipt
+from headgate.web.answer import measured_units
+from headgate.web.problems import Reply
+from headgate.web.usage import Usage
+
+Result = dict[str, Any]
+PAYMENT_RESPONSE = "x402/payment-response"
+RECEIPT = "headgate/receipt"
+_encode = msgspec.json.Encoder().encode
+
+
+def refused(reply: Reply) -> Result:
+    """A refusal of Headgate's own; `retry_after` (seconds) stands where HTTP has a `Retry-After`."""
+    told = msgspec.json.decode(reply.body, type=dict[str, Any])
+    for name, value in reply.headers:
+        if name == b"retry-after":
+            told["retry_after"] = int(value)
+    return error_result(told)
+
+
+def offered(challenge: bytes, failed: Mapping[str, Any] | None = None) -> Result:
+    """The offer (a `PaymentRequired` object as JSON); `failed` is the settlement that was refused, if any."""
+    told = msgspec.json.decode(challenge, type=dict[str, Any])
+    if failed is not None:
+        told[PAYMENT_RESPONSE] = dict(failed)
+    return error_result(told)
+
+
+def error_result(told: Mapping[str, Any]) -> Result:
+    """One object said twice, for clients that read structured content and for those that read text."""
+    text = _encode(told).decode()
+    return {"content": [{"type": "text", "text": text}], "structuredContent": dict(told), "isError": True}
+
+
+def with_receipt(result: Result, receipt: Receipt, url: str) -> Result:
+    """A paid result with its settlement and the address of its receipt."""
+    settled = msgspec.json.decode(base64.b64decode(receipt.header), type=dict[str, Any])
+    meta = {**(result.get("_meta") or {}), PAYMENT_RESPONSE: settled, RECEIPT: url}
+    return {**result, "_meta": meta}
+
+
+def billable_units(action: Action, usage: Usage, result: Result) -> int | None:
+    """The units a tool's result is billed for; None: nothing is, for it is an error, void or not the last.
+
+    A JSON pointer reads the structured content, or the first text where there is none; `bytes` counts the
+    texts in UTF-8.
+    """
+    finished = result.get("resultType", "complete") == "complete"
+    if result.get("isError") or not finished or usage.voided is not None:
+        return None
+    start = {"status": action.bill_on[0][0], "headers": []}  # a result without `isError` is what is billed
+    return measured_units(action, usage, start, [{"body": _measured_body(action, result)}])
+
+
+def _measured_body(action: Action, result: Result) -> bytes:
+    if action.measure is None:
+        return b""
+    if action.measure.kind == "bytes":
+        return "".join(_texts(result)).encode()
+    structured = result.get("structuredContent")
+    return _encode(structured) if structured is not None else "".join(_texts(result)[:1]).encode()
+
+
+def _texts(result: Result) -> Sequence[str]:
+    return [item.get("text", "") for item in result.get("content", ()) if item.get("type") == "text"]

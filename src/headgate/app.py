@@ -37,6 +37,7 @@ from headgate.service.admit import Desk
 from headgate.service.check_app import middleware_order_findings
 from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
+from headgate.service.facilitators import Witness, make_chains, make_takers
 from headgate.service.finding import Level
 from headgate.service.ids import RequestIds
 from headgate.service.networks import Networks
@@ -44,6 +45,7 @@ from headgate.service.opening import Store, open_store
 from headgate.service.pay import Cashier
 from headgate.service.recover import Recovery
 from headgate.service.storefront import Storefront
+from headgate.service.watch import Watcher, resolve_forever
 from headgate.store.driver import Driver
 from headgate.store.ledger import Ledger
 from headgate.store.operations import Booked
@@ -58,7 +60,7 @@ from headgate.web.pages import ReceiptPage
 from headgate.web.payer import RECEIPT_PATH, Payer
 from headgate.web.problems import App, Receive, Scope, Send
 from headgate.web.usage import usage
-from headgate.x402.facilitator import Facilitator, FacilitatorClient, GuardedFacilitator, InProcessFacilitator
+from headgate.x402.facilitator import Facilitator
 
 log = logging.getLogger("headgate")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,28 +91,6 @@ def make_driver(config: Config) -> Driver:
     return SqliteDriver(path)
 
 
-def make_facilitators(config: Config, now_us: Callable[[], int]) -> dict[str, Facilitator]:
-    """A guarded facilitator for each network; networks of one embedded facilitator share its chain."""
-    embedded: Any = None
-    made: dict[str, Facilitator] = {}
-    by_url: dict[tuple[str, tuple[tuple[str, str], ...]], Facilitator] = {}
-    for network in () if config.x402 is None else config.x402.networks:
-        if network.embedded:
-            if embedded is None:
-                from headgate.devnet import EmbeddedFacilitator  # noqa: PLC0415  needs the `demo` extra
-
-                embedded = GuardedFacilitator(InProcessFacilitator(EmbeddedFacilitator(), owned=True), now_us)
-                log.warning("the embedded facilitator takes play money: nothing it settles is worth anything")
-            made[network.caip2] = embedded
-            continue
-        which = (network.facilitator_url, tuple(sorted(network.facilitator_headers.items())))
-        if which not in by_url:
-            client = FacilitatorClient(network.facilitator_url, headers=network.facilitator_headers)
-            by_url[which] = GuardedFacilitator(client, now_us)
-        made[network.caip2] = by_url[which]
-    return made
-
-
 class Headgate:
     """One process's gate. Made from a configuration, opened with the application, closed with it."""
 
@@ -121,6 +101,7 @@ class Headgate:
         now_us: Callable[[], int] = clock_us,
         entropy: Callable[[int], bytes] = os.urandom,
         facilitators: Mapping[str, Facilitator] | None = None,
+        chains: Mapping[str, Witness] | None = None,
     ) -> None:
         self.config = config
         self.installed = False
@@ -134,8 +115,9 @@ class Headgate:
         self.ledger: Ledger | None = None
         self._now_us = now_us
         self._entropy = entropy
-        self._given = facilitators
+        self._given, self._given_chains = facilitators, chains or {}
         self._facilitators: Mapping[str, Facilitator] = {}
+        self._chains: Mapping[str, Witness] = {}
         self._authenticator = Authenticator(config.auth)
         self._storefront = Storefront(config.seller.public_url, _quote_ttl_us(config))
         self._routes: RouteTable | None = None
@@ -148,6 +130,7 @@ class Headgate:
         if config.x402 is not None and config.discovery:
             self._discovery = Discovery(config.seller.name, config.seller.public_url, self._storefront)
         self._recovery: Recovery | None = None
+        self._watcher: Watcher | None = None
         self._networks: Networks | None = None
         self._opening = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
@@ -304,6 +287,7 @@ class Headgate:
             self._stop.clear()
             self._background = [
                 asyncio.create_task(self._follow(), name="headgate-follow"),
+                asyncio.create_task(resolve_forever(self._recovery, self._watcher), name="headgate-payments"),
                 *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
             ]
 
@@ -340,11 +324,18 @@ class Headgate:
         self.desk = Desk(directory, ledger, store.names, now_us, ids, seller.no_subscription)
         cashier = None
         if config.x402 is not None:
-            self._facilitators = make_facilitators(config, now_us) if self._given is None else self._given
+            taken = make_takers(config, now_us) if self._given is None else (self._given, make_chains(config))
+            self._facilitators, self._chains = taken[0], {**taken[1], **self._given_chains}
             cashier = Cashier(
-                config.x402, ledger, store.names, self._facilitators, now_us, config.limits.kept_answer_us
+                config.x402,
+                ledger,
+                store.names,
+                self._facilitators,
+                now_us,
+                config.limits.kept_answer_us,
+                self._chains,
             )
-            self._recovery = Recovery(cashier, now_us)
+            self._recovery, self._watcher = Recovery(cashier, now_us), Watcher(cashier, now_us)
             self._networks = Networks(config.x402, self._facilitators, store.driver, now_us)
             await self._networks.open()
         receipt_key = hashlib.sha256(b"receipts|" + store.secret).digest()
@@ -450,10 +441,8 @@ class Headgate:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _recover(self) -> None:
-        """Take over what dead processes left: holds always, payments where they are taken."""
-        if self._recovery is not None:
-            await self._recovery.run_once()
-        elif self.ledger is not None:
+        """Take over what dead processes left; a task of its own resolves payments."""
+        if self.ledger is not None:
             await self.ledger.recover_dead()
 
     async def _forget_answers(self) -> None:
@@ -466,7 +455,7 @@ class Headgate:
         """Finish what is queued and let go of everything."""
         async with self._opening:
             self._stop.set()
-            for task in self._background[:1]:
+            for task in self._background[:2]:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._background = []
@@ -477,6 +466,8 @@ class Headgate:
                 await self.store.driver.close()
             for facilitator in set(self._facilitators.values()):
                 await facilitator.close()
+            for chain in self._chains.values():
+                await chain.close()
             await self._authenticator.close()
             self.store, self.ledger, self._routes, self._selling = None, None, None, -1
 

@@ -20,8 +20,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from headgate import Headgate
-from headgate.app import clock_us, make_facilitators
+from headgate.app import clock_us
 from headgate.config import parse
+from headgate.service.facilitators import make_takers
 from headgate.store.ledger import Ledger
 from headgate.store.operations import IntendPayment, SettlePayment
 from tests.web.shop import serving
@@ -90,7 +91,7 @@ async def main(path: Path, step: str) -> None:
     config = parse(path.read_text(), file=str(path), environ={})
     facilitators = {
         network: Deadly(facilitator, step)
-        for network, facilitator in make_facilitators(config, clock_us).items()
+        for network, facilitator in make_takers(config, clock_us).facilitators.items()
     }
     gate = Headgate(config, facilitators=facilitators)
     deadly_ledger(step)

@@ -13,7 +13,7 @@ from headgate.cli.output import Column, minute, print_json, print_rows, text_of
 if TYPE_CHECKING:
     from headgate.service.payments import PaymentView
 
-app = typer.Typer(no_args_is_help=True, help="x402 payments: list, find, show.")
+app = typer.Typer(no_args_is_help=True, help="x402 payments: list, find, show, reopen.")
 
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="At most so many.")]
 
@@ -33,7 +33,7 @@ def list_(
         typer.Option(
             "--state",
             metavar="STATE",
-            help="claimed, verified, served, settling, settled, failed, unknown or released.",
+            help="claimed, settling, settled, failed, unknown, released, reopened or repeating.",
         ),
     ] = None,
     limit: Limit = 100,
@@ -85,6 +85,25 @@ def show(
     from headgate.service.payments import show_payment
 
     view = in_store(config, lambda opened: show_payment(opened.driver, payment))
+    if output is Format.JSON:
+        print_json(view)
+    else:
+        print_payment(view)
+
+
+@app.command()
+def reopen(
+    payment: Annotated[str, typer.Argument(metavar="ID", help="A payment's id, like pay_…")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for its timeline.")],
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Let a settled payment be served once more, uncharged."""
+    from headgate.service.reopen import reopen_payment
+
+    view = in_store(
+        config, lambda opened: reopen_payment(opened.driver, payment, reason, now_us=opened.now_us)
+    )
     if output is Format.JSON:
         print_json(view)
     else:

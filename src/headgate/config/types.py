@@ -65,7 +65,8 @@ class NetworkConfig:
 class X402Config:
     """`networks` in the order they are offered (Polygon first).
 
-    `min_validity_s` must be left on a payment when its work begins; `blocked_payers` are 20-byte addresses.
+    `min_validity_s` must be left on a payment when its work begins; `blocked_payers` are 20-byte addresses;
+    `payer_in_flight` is how many requests of one payer one process works on at a time.
     """
 
     networks: tuple[NetworkConfig, ...]
@@ -74,6 +75,7 @@ class X402Config:
     min_validity_s: int = 30
     clock_skew_s: int = 30
     blocked_payers: frozenset[bytes] = frozenset()
+    payer_in_flight: int = 64
 
     def offers(self) -> tuple[NetworkOffer, ...]:
         """What is taken where, as offers are built from it (facilitator addresses still unknown)."""

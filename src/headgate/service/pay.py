@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,24 +19,29 @@ from typing import NamedTuple
 from headgate.config import X402Config
 from headgate.model.booking import PaidUse
 from headgate.model.catalog import Action
-from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable
 from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
+from headgate.service.facilitators import Witness
 from headgate.store.ledger import Ledger
 from headgate.store.names import Names
 from headgate.store.operations import (
     Claimed,
     ClaimPayment,
     IntendPayment,
+    KeepAgain,
     KeptAnswer,
     MovePayment,
+    ServeAgain,
     SettlePayment,
 )
 from headgate.x402 import check, wire
 from headgate.x402 import offer as offers
 from headgate.x402.answers import Refused, Settled, Unverified, Verified
-from headgate.x402.facilitator import Facilitator
+from headgate.x402.breaker import Refusals
+from headgate.x402.chain import Paid
+from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
 log = logging.getLogger("headgate.payments")
 RETRY_AFTER_S = 2
@@ -52,14 +58,20 @@ class Why(Enum):
     UNREACHABLE = "unreachable"  # 503: the facilitator gives no usable answer; the payment stays usable
     UNVERIFIED = "unverified"  # 502 settlement_unverified
     ANSWERED = "answered"  # settled before: the kept answer
+    REOPENED = "reopened"  # settled before: to be served once more, uncharged
+    BUSY = "busy"  # 429, Retry-After: this payer has as much work in flight as it may have
 
 
 class Declined(NamedTuple):
-    """A payment that does not open the action now; `code` is machine-readable, `row` set once known."""
+    """A payment that does not open the action now; `code` is machine-readable, `row` set once known.
+
+    `retry_after_s` is for the answers that carry `Retry-After`.
+    """
 
     why: Why
     code: str
     row: PaymentRow | None = None
+    retry_after_s: int = RETRY_AFTER_S
 
 
 @dataclass(slots=True)
@@ -124,26 +136,30 @@ class Cashier:
         facilitators: Mapping[str, Facilitator],
         now_us: Callable[[], int],
         kept_answer_us: int,
+        chains: Mapping[str, Witness] | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.facilitators = facilitators
+        self.chains: Mapping[str, Witness] = chains or {}
         self.now_us = now_us
         self.kept_answer_us = kept_answer_us
-        self._working: dict[bytes, int] = {}
+        self._working: Counter[bytes] = Counter()  # requests at work, by payment and by payer
         self._names = names
+        self._refusals = Refusals()
 
     def is_working(self, identifier: bytes) -> bool:
         """Whether a request of this process is at work with a payment."""
         return identifier in self._working
 
-    def _begin(self, identifier: bytes) -> None:
-        self._working[identifier] = self._working.get(identifier, 0) + 1
+    def _begin(self, identifier: bytes, payer: bytes) -> None:
+        self._working.update((identifier, payer))
 
-    def _end(self, identifier: bytes) -> None:
-        left = self._working.pop(identifier, 0) - 1
-        if left > 0:
-            self._working[identifier] = left
+    def _end(self, identifier: bytes, payer: bytes) -> None:
+        for name in (identifier, payer):
+            self._working[name] -= 1
+            if self._working[name] <= 0:
+                del self._working[name]
 
     # --- before the work --------------------------------------------------------------------------
 
@@ -165,15 +181,21 @@ class Cashier:
         )
         if reason is not None:
             return await self._known_or(signed, ask, reason)
+        refused = self._refusals.reason(signed, now_us)
+        if refused is not None:
+            return Declined(Why.REFUSED, refused)
+        if self._working[signed.payer] >= self.settings.payer_in_flight:
+            return await self._taken_before(signed, ask) or Declined(Why.BUSY, "too_many_payments_in_flight")
         payment = await self._row(ask, signed, offer, priced(offer))
-        self._begin(payment.id)  # before the claim is written: recovery leaves alone what is at work here
+        # Before the claim is written: recovery leaves alone what is at work here.
+        self._begin(payment.id, signed.payer)
         try:
             claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
         except BaseException:
-            self._end(payment.id)
+            self._end(payment.id, signed.payer)
             raise
         if claimed.outcome is not Claim.FRESH:
-            self._end(payment.id)
+            self._end(payment.id, signed.payer)
             return _repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
         try:
             return await self._verify(payment)
@@ -187,13 +209,18 @@ class Cashier:
         Made for another request, or for this one and expired since, or at a price that is offered no more:
         who has paid is never asked to sign again (contract §4, the table's rows on repeated payments).
         """
-        if reason in _TAKEN_BEFORE:
-            rows = await self.ledger.driver.rows("payment_read", (signed.id,))
-            row = PaymentRow._make(rows[0]) if rows else None
-            outcome = Claim.FRESH if row is None else claim_outcome(row, ask.binding, owner_alive=True)
-            if outcome not in (Claim.FRESH, Claim.SPENT):
-                return _repeated(outcome, row, signed, checked=False)
-        return Declined(Why.REFUSED, reason)
+        before = await self._taken_before(signed, ask) if reason in _TAKEN_BEFORE else None
+        return before or Declined(Why.REFUSED, reason)
+
+    async def _taken_before(self, signed: SignedPayment, ask: Ask) -> Declined | None:
+        rows = await self.ledger.driver.rows("payment_read", (signed.id,))
+        if not rows:
+            return None
+        row = PaymentRow._make(rows[0])
+        outcome = claim_outcome(row, ask.binding, owner_alive=True)
+        if outcome in (Claim.FRESH, Claim.SPENT):
+            return None
+        return _repeated(outcome, row, signed, checked=False)
 
     async def _row(self, ask: Ask, signed: SignedPayment, offer: Offer, action: Action) -> OpenPayment:
         network, asset, payer, nonce = signed.key
@@ -216,8 +243,10 @@ class Cashier:
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
             log.warning("payment %s could not be verified: %s", payment_text(payment.id), error)
             await self.release(payment, State.CLAIMED, "facilitator out of reach")
-            return Declined(Why.UNREACHABLE, "facilitator_unavailable")
+            wait_s = _wait_s(payment.facilitator)
+            return Declined(Why.UNREACHABLE, "facilitator_unavailable", retry_after_s=wait_s)
         if not isinstance(verdict, Verified):
+            self._refusals.remember(payment.signed, verdict.reason, self.now_us())
             await self.release(payment, State.CLAIMED, verdict.reason)
             return Declined(Why.REFUSED, verdict.reason)
         payment.steps.append((self.now_us(), State.VERIFIED, None))
@@ -228,7 +257,7 @@ class Cashier:
         try:
             await self.ledger.submit(MovePayment(payment.id, since, State.RELEASED, note))
         finally:
-            self._end(payment.id)
+            self._end(payment.id, payment.signed.payer)
 
     # --- after the work ---------------------------------------------------------------------------
 
@@ -281,7 +310,7 @@ class Cashier:
             )
             return await self.settle(row, payment.facilitator, payment.payload, requirements)
         finally:
-            self._end(payment.id)
+            self._end(payment.id, payment.signed.payer)
 
     async def settle(
         self,
@@ -308,14 +337,43 @@ class Cashier:
             return Declined(Why.UNVERIFIED, "settlement_unverified", row)
         return await self._refused(row, since, outcome)
 
-    async def _refused(self, row: PaymentRow, since: State, refused: Refused) -> Declined:
+    async def _refused(self, row: PaymentRow, since: State, refused: Refused) -> Receipt | Declined:
+        """A refusal is believed only as far as the chain, where it can be asked, does not know better.
+
+        The first attempt may have gone through and its answer been lost, or somebody else may have settled
+        the payment (failure cases 2 and 10): a transfer to the seller counts, whoever made it.
+        """
         log.warning("payment %s was refused at settlement: %s", payment_text(row.id), refused.reason)
+        witness = self.chains.get(row.network)
+        if witness is not None:
+            try:
+                fate = await witness.fate(row)
+            except ChainError as error:
+                log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
+                if says_used(refused.reason):
+                    await self._unknown(
+                        row, since, f"refused ({refused.reason}), and the chain does not tell"
+                    )
+                    return Declined(Why.PENDING, "payment_pending", row)
+            else:
+                if isinstance(fate, Paid):
+                    return await self.book_found(row, fate, f"refused ({refused.reason}), but paid on chain")
         await self.ledger.submit(MovePayment(row.id, since, State.FAILED, refused.reason))
         return Declined(Why.REFUSED, refused.reason, row)
 
     async def _unknown(self, row: PaymentRow, since: State, note: str) -> None:
         if since is not State.UNKNOWN:
             await self.ledger.submit(MovePayment(row.id, since, State.UNKNOWN, note))
+
+    async def book_found(self, row: PaymentRow, paid: Paid, note: str) -> Receipt:
+        """Book a transfer that the chain shows, with what it moved."""
+        if paid.value_micros != row.charged_micros:
+            log.error(
+                "payment %s: %d micro-dollars were to be settled, transaction %s moved %d: that is booked",
+                *(payment_text(row.id), row.charged_micros, paid.transaction, paid.value_micros),
+            )
+        tx = bytes.fromhex(paid.transaction.removeprefix("0x"))
+        return await self.book(row._replace(charged_micros=paid.value_micros), tx, note)
 
     async def book(self, row: PaymentRow, tx: bytes | None, note: str | None) -> Receipt:
         """Payment settled and event booked, together."""
@@ -348,6 +406,40 @@ class Cashier:
             log.info("payment %s had been booked before", payment_text(row.id))
         return receipt_of(row._replace(tx=tx))
 
+    # --- served again, uncharged ------------------------------------------------------------------
+
+    async def begin_again(self, row: PaymentRow) -> bool:
+        """Take a settled payment to be served again; False where that is not due, or somebody is at it."""
+        self._begin(row.id, row.payer)
+        taken: bool = False
+        try:
+            taken = await self.ledger.submit(ServeAgain(row.id))
+        finally:
+            if not taken:
+                self._end(row.id, row.payer)
+        return taken
+
+    async def end_again(self, row: PaymentRow, answer: KeptAnswer | None, note: str | None = None) -> None:
+        """It was served, and this is the answer to keep; without one it can still be served."""
+        try:
+            if answer is not None:
+                await self.ledger.submit(KeepAgain(row.id, answer))
+            else:
+                await self.ledger.submit(MovePayment(row.id, State.REPEATING, State.REOPENED, note))
+        finally:
+            self._end(row.id, row.payer)
+
+
+def says_used(reason: str) -> bool:
+    """Whether a facilitator's reason means that the authorization is used: perhaps by us."""
+    return "used" in reason or "already" in reason
+
+
+def _wait_s(facilitator: Facilitator) -> int:
+    """When it is worth asking again: while a breaker is open, when it closes."""
+    wait_us = facilitator.wait_us() if isinstance(facilitator, GuardedFacilitator) else 0
+    return max(RETRY_AFTER_S, -(-wait_us // 1_000_000))
+
 
 def receipt_of(row: PaymentRow) -> Receipt:
     """The receipt of a settled payment."""
@@ -373,7 +465,7 @@ def _repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, 
     A kept answer is only for whoever can show the payment again: where the signature was not checked here it
     must be the one that was settled, because everything else about it is public on the chain (case 17).
     """
-    if outcome is Claim.ANSWERED and not checked and not _same_signature(row, signed):
+    if outcome in (Claim.ANSWERED, Claim.REOPENED) and not checked and not _same_signature(row, signed):
         return Declined(Why.REFUSED, Reason.SIGNATURE)
     return _declined(outcome, row)
 
@@ -392,6 +484,8 @@ def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:
             return Declined(Why.PENDING, "payment_pending", row)
         case Claim.ANSWERED:
             return Declined(Why.ANSWERED, "payment_settled", row)
+        case Claim.REOPENED:
+            return Declined(Why.REOPENED, "payment_reopened", row)
         case Claim.ELSEWHERE:
             return Declined(Why.ELSEWHERE, "payment_bound_elsewhere", row)
         case _:

@@ -82,7 +82,7 @@ async def list_payments(
     """
     at_us, last = _LATEST, b""
     if after is not None:
-        row = await _row(driver, _read_id(after))
+        row = await _row(driver, read_payment_id(after))
         at_us, last = int(row[25]), bytes(row[0])
     place = (at_us, at_us, last, _checked_limit(limit))
     if state is None:
@@ -124,7 +124,7 @@ async def show_payment(driver: Driver, payment_id: str) -> PaymentView:
     Raises:
         NotFound: there is none with this id.
     """
-    identifier = _read_id(payment_id)
+    identifier = read_payment_id(payment_id)
     row = await _row(driver, identifier)
     steps = await driver.rows_slow("payment_steps_of", (identifier,))
     return _view(row, tuple(PaymentStep(format_us(at), _word(state), note) for at, state, note in steps))
@@ -144,7 +144,8 @@ def read_state(text: str) -> State:
         raise InputError(f"{text!r} is not a payment's state; use one of {words}") from None
 
 
-def _read_id(text: str) -> bytes:
+def read_payment_id(text: str) -> bytes:
+    """`pay_…` → the payment's id as stored; raises NotFound for a text that is none."""
     found = _ID.fullmatch(text.strip().lower())
     if found is None:
         raise NotFound(f"{text!r} is not the id of a payment; it looks like pay_ and 32 hexadecimal digits")

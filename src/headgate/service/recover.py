@@ -1,29 +1,35 @@
 """Going on from where a dead process, or a lost answer, left a payment (contract §4, last row of the table).
 
-A payment that owes nothing is released. One whose settlement was intended is settled again: a facilitator
-settles an authorization once, however often it is asked. A refusal proves nothing here, since the first
-attempt may have gone through; the payment stays `unknown` and is asked about with growing pauses until it is
-settled, or until it can no longer be.
+A payment that owes nothing is released. For one whose settlement was intended the chain is asked first, where
+there is one to ask; what it shows is final: paid is booked with that transaction, an authorization that the
+payer canceled or that paid somebody else has failed. While it is unused the facilitator is asked to settle
+again, which settles once, however often it is asked. A refusal proves nothing here, since the first attempt
+may have gone through; the payment is asked about with growing pauses until it is settled, or until it can no
+longer be: by the chain's own final time, or without a chain an hour after our clock says that it expired.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 import msgspec
 
-from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable
 from headgate.model.payment import PaymentRow, State, payment_text
-from headgate.service.pay import Cashier
+from headgate.service.pay import Cashier, says_used
 from headgate.store.operations import MovePayment
 from headgate.x402.answers import Settled
+from headgate.x402.chain import Canceled, Fate, Paid, Unused, UsedElsewhere
 
 log = logging.getLogger("headgate.payments")
 FIRST_PAUSE_US = 1_000_000
 LONGEST_PAUSE_US = 60_000_000
 FINAL_AFTER_S = 3600
+AT_ONCE = 16
 EXPIRED = "authorization expired unsettled"
+LOST_ANSWER = "settled when its answer was no longer kept: it may be served"
 
 
 class Recovery:
@@ -38,38 +44,65 @@ class Recovery:
         """Resume what is due; how many payments are still open and not at work here."""
         ledger = self._cashier.ledger
         await ledger.recover_dead()
-        still_open = 0
-        for identifier, state in await ledger.driver.rows("payments_to_resume", (ledger.slot,)):
-            if self._cashier.is_working(identifier):
-                continue
-            still_open += 1
-            if self._now_us() < self._pauses.get(identifier, (0, 0))[0]:
-                continue
-            if await self._resume(identifier, State(state)):
-                still_open -= 1
-                self._pauses.pop(identifier, None)
-            else:
-                pause = min(LONGEST_PAUSE_US, 2 * self._pauses.get(identifier, (0, FIRST_PAUSE_US // 2))[1])
-                self._pauses[identifier] = (self._now_us() + pause, pause)
+        found = await ledger.driver.rows("payments_to_resume", (ledger.slot,))
+        left = [(bytes(row[0]), State(row[1])) for row in found if not self._cashier.is_working(row[0])]
+        now_us = self._now_us()
+        due = [each for each in left if self._pauses.get(each[0], (0, 0))[0] <= now_us]
+        still_open = len(left)
+        for first in range(0, len(due), AT_ONCE):
+            some = due[first : first + AT_ONCE]
+            still_open -= sum(await asyncio.gather(*(self._try(*each) for each in some)))
         return still_open
 
+    async def _try(self, identifier: bytes, state: State) -> bool:
+        """One try for one payment; True once it is resolved, otherwise the next one waits longer."""
+        if await self._resume(identifier, state):
+            self._pauses.pop(identifier, None)
+            return True
+        pause = min(LONGEST_PAUSE_US, 2 * self._pauses.get(identifier, (0, FIRST_PAUSE_US // 2))[1])
+        self._pauses[identifier] = (self._now_us() + pause, pause)
+        return False
+
     async def _resume(self, identifier: bytes, state: State) -> bool:
-        """One try for one payment; True once it is resolved."""
-        ledger = self._cashier.ledger
+        cashier = self._cashier
         if state in (State.CLAIMED, State.VERIFIED):
-            await ledger.submit(
-                MovePayment(identifier, state, State.RELEASED, "its process ended before the work")
-            )
-            return True
-        row = PaymentRow._make((await ledger.driver.rows("payment_read", (identifier,)))[0])
+            note = "its process ended before the work"
+            return await self._move(identifier, state, State.RELEASED, note)
+        if state is State.REPEATING:
+            return await self._move(identifier, state, State.REOPENED, "its process ended, not served again")
+        row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
         if row.charged_micros == 0:
-            await self._cashier.book(row, None, "nothing was used: nothing is settled")
+            await cashier.book(row, None, "nothing was used: nothing is settled")
             return True
+        fate = await self._fate(row)
+        if isinstance(fate, Paid):
+            await cashier.book_found(row, fate, "resolved by asking the chain")
+            await reopen_if_lost(cashier, row)
+            return True
+        if isinstance(fate, Canceled | UsedElsewhere):
+            return await self._move(identifier, state, State.FAILED, why_not(fate))
+        if fate is not None and fate.never_after(row.valid_before_s):
+            return await self._move(identifier, state, State.FAILED, EXPIRED)
+        if fate is not None and fate.head.latest.time_s > row.valid_before_s:
+            return await self._wait(row, state, "expired; waiting until the chain is final past that")
+        return await self._settle_again(row, state, fate)
+
+    async def _fate(self, row: PaymentRow) -> Fate | None:
+        witness = self._cashier.chains.get(row.network)
+        if witness is None:
+            return None
+        try:
+            return await witness.fate(row)
+        except ChainError as error:
+            log.warning("payment %s: the chain does not tell: %s", payment_text(row.id), error)
+            return None
+
+    async def _settle_again(self, row: PaymentRow, state: State, fate: Unused | None) -> bool:
         facilitator = self._cashier.facilitators.get(row.network)
         if facilitator is None or row.authorization_json is None or row.requirements_json is None:
             log.error(
                 "payment %s cannot be resolved: its network %s is not configured any more",
-                *(payment_text(identifier), row.network),
+                *(payment_text(row.id), row.network),
             )
             return False
         payload = msgspec.json.decode(row.authorization_json)
@@ -77,23 +110,42 @@ class Recovery:
         try:
             outcome = await facilitator.settle(payload, requirements)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
-            log.warning("payment %s is still unknown: %s", payment_text(identifier), error)
-            return False
+            log.warning("payment %s is still unknown: %s", payment_text(row.id), error)
+            return await self._wait(row, state, "the facilitator does not say what became of it")
         if isinstance(outcome, Settled):
             tx = bytes.fromhex(outcome.transaction.removeprefix("0x"))
             await self._cashier.book(row, tx, "resolved by asking the facilitator again")
+            await reopen_if_lost(self._cashier, row)
             return True
-        return await self._expired(row, state)
+        reason = getattr(outcome, "reason", "")
+        if says_used(reason):
+            log.error(
+                "payment %s: the facilitator says %s and names no transfer: it may be paid; `rpc_url` lets "
+                "Headgate ask the chain",
+                *(payment_text(row.id), reason),
+            )
+        expired = self._now_us() // 1_000_000 >= row.valid_before_s + FINAL_AFTER_S
+        if expired and fate is None and row.network not in self._cashier.chains and not says_used(reason):
+            return await self._move(row.id, state, State.FAILED, EXPIRED)
+        return await self._wait(row, state, "refused when asked again: it may have settled before")
 
-    async def _expired(self, row: PaymentRow, state: State) -> bool:
-        """Final only when the authorization cannot be settled any more."""
-        if self._now_us() // 1_000_000 < row.valid_before_s + FINAL_AFTER_S:
-            if state is not State.UNKNOWN:
-                await self._cashier.ledger.submit(
-                    MovePayment(
-                        row.id, state, State.UNKNOWN, "refused when asked again: it may have settled before"
-                    )
-                )
-            return False
-        await self._cashier.ledger.submit(MovePayment(row.id, state, State.FAILED, EXPIRED))
+    async def _wait(self, row: PaymentRow, state: State, note: str) -> bool:
+        if state is not State.UNKNOWN:
+            await self._move(row.id, state, State.UNKNOWN, note)
+        return False
+
+    async def _move(self, identifier: bytes, since: State, to: State, note: str) -> bool:
+        await self._cashier.ledger.submit(MovePayment(identifier, since, to, note))
         return True
+
+
+def why_not(fate: Canceled | UsedElsewhere) -> str:
+    """The reason on a payment whose authorization can never pay us."""
+    return "authorization_canceled" if isinstance(fate, Canceled) else "authorization_used_elsewhere"
+
+
+async def reopen_if_lost(cashier: Cashier, row: PaymentRow) -> None:
+    """Who paid must get what it paid for, however late it settled: served again where nothing is kept."""
+    rows = await cashier.ledger.driver.rows("answer_read", (row.id,))
+    if not rows:
+        await cashier.ledger.submit(MovePayment(row.id, State.SETTLED, State.REOPENED, LOST_ANSWER))

@@ -18,6 +18,7 @@ from headgate.model.payment import PaymentRow, State, binding_digest, payment_te
 from headgate.service.admit import Admitted
 from headgate.service.pay import RETRY_AFTER_S, Ask, Cashier, Declined, OpenPayment, Receipt, Why, receipt_of
 from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
+from headgate.web.again import Again, Replies
 from headgate.web.answer import STORE_DOWN, measured_units
 from headgate.web.credentials import Credentials
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
@@ -75,12 +76,22 @@ _UNVERIFIED = problem(
     headers=(retry_after(RETRY_AFTER_S),),
 )
 
+_BUSY = problem(
+    429,
+    "too_many_payments_in_flight",
+    "Other requests of this payer are at work. Send the same payment again when they have ended.",
+    headers=(retry_after(RETRY_AFTER_S),),
+    title="Too many requests",
+)
+
 _REPLIES = {
     Why.RUNNING: _RUNNING,
     Why.ELSEWHERE: _ELSEWHERE,
     Why.PENDING: PENDING,
     Why.UNREACHABLE: _FACILITATOR_DOWN,
     Why.UNVERIFIED: _UNVERIFIED,
+    Why.BUSY: _BUSY,
+    Why.REOPENED: _RUNNING,  # served by whoever sees it first; the others come back
 }
 
 
@@ -167,6 +178,9 @@ class Payer:
             return
         if isinstance(opened, OpenPayment):
             await self._work(app, cashier, opened, admitted, scope, receive, send)
+        elif opened.row is not None and await self._is_due_again(opened):
+            again = self._again_for(cashier, opened.row, admitted)
+            await again.serve(app, scope, receive, send)
         else:
             await self._declined(opened, admitted.action, scope, receive, send)
 
@@ -322,11 +336,24 @@ class Payer:
             reply = await self._again(declined.row, receive)
         else:
             reply = self.reply_for(declined.why)
+            if declined.retry_after_s != RETRY_AFTER_S:
+                reply = waiting(reply, declined.retry_after_s)
         await reply.send(send, head=scope["method"] == "HEAD")
 
     def reply_for(self, why: Why) -> Reply:
         """The answer to a payment that opens nothing now, where it is neither an offer nor a kept answer."""
         return _REPLIES[why]
+
+    async def _is_due_again(self, declined: Declined) -> bool:
+        """Whether a settled payment is served once more: reopened, or its answer was too large to keep."""
+        if declined.why is not Why.ANSWERED or declined.row is None:
+            return declined.why is Why.REOPENED
+        rows = await self.cashier.ledger.driver.rows("answer_read", (declined.row.id,))
+        return bool(rows) and rows[0][2] is None and rows[0][3] >= self._now_us()
+
+    def _again_for(self, cashier: Cashier, row: PaymentRow, admitted: Admitted) -> Again:
+        replies = Replies(_ELSEWHERE, _RUNNING, PENDING)
+        return Again(cashier, row, admitted, self._limits, self.receipt_url(row.id), replies, self._now_us)
 
     async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
         """Status, encoded headers and body of the answer kept for a payment; None: not kept, or no longer."""
@@ -367,6 +394,12 @@ class Payer:
 
     def _tag(self, identifier: bytes) -> str:
         return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
+
+
+def waiting(reply: Reply, seconds: int) -> Reply:
+    """The same answer with another `Retry-After`."""
+    kept = tuple(pair for pair in reply.headers if pair[0] != b"retry-after")
+    return Reply(reply.status, (*kept, retry_after(seconds)), reply.body)
 
 
 def used_reply(url: str, headers: Headers = ()) -> Reply:

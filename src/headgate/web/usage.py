@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from headgate.model.caller import Caller
+from headgate.model.catalog import Action
 from headgate.model.errors import InputError
 from headgate.model.event import request_id_text
 from headgate.model.money import whole_units
+from headgate.model.offer import SignedPayment
 from headgate.model.payment import payment_text
 from headgate.service.admit import Admitted
-from headgate.service.pay import OpenPayment
 
 SCOPE_KEY = "headgate"
 TOOL_USE: ContextVar[Usage | None] = ContextVar("headgate_tool_use", default=None)
 """The use of the MCP tool call that is being served: a tool has no ASGI scope to find it on."""
+
+
+class PaidFor(Protocol):
+    """A payment as far as a handler can know it."""
+
+    @property
+    def id(self) -> bytes:
+        """The same on every retry."""
+        ...
+
+    @property
+    def signed(self) -> SignedPayment:
+        """Who pays."""
+        ...
+
+    @property
+    def action(self) -> Action:
+        """What it was offered for, with its ceiling."""
+        ...
 
 
 class Usage:
@@ -27,7 +47,7 @@ class Usage:
     __slots__ = ("_admitted", "_caller", "_channel", "_payment", "granted", "units", "voided")
 
     def __init__(
-        self, admitted: Admitted | None = None, channel: str = "", payment: OpenPayment | None = None
+        self, admitted: Admitted | None = None, channel: str = "", payment: PaidFor | None = None
     ) -> None:
         self._admitted = admitted
         self._channel = channel

@@ -1,0 +1,116 @@
+"""Who settles payments and who can tell what became of them: a facilitator and perhaps a chain per network.
+
+A `Witness` is a chain asked about payments in our terms. It exists where `rpc_url` is configured, and for the
+embedded facilitator, whose chain is in this process. Before it is believed it must show that it is the chain
+it is taken for: of a payment, a node on another chain would say "never made".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from headgate.config import Config
+from headgate.model.assets import Asset
+from headgate.model.errors import ChainError, PaymentError
+from headgate.model.payment import PaymentRow, payment_text
+from headgate.x402 import wire
+from headgate.x402.chain import Chain, Fate
+from headgate.x402.facilitator import Facilitator, FacilitatorClient, GuardedFacilitator, InProcessFacilitator
+from headgate.x402.rpc import HttpNode, InProcessNode
+
+log = logging.getLogger("headgate.facilitator")
+LOOK_BACK_S = 3600  # a payment may have been settled by somebody else before it was shown to us
+ANSWER_WITHIN_S = 20
+
+
+class Witness:
+    """One network's chain. `since_us`: it knows nothing of what was settled before (0: it knows all).
+
+    `private`: a chain of this process alone, which knows nothing of what others settled.
+    """
+
+    def __init__(self, chain: Chain, asset: Asset, *, since_us: int = 0, private: bool = False) -> None:
+        self._chain = chain
+        self._asset = asset
+        self._known = False
+        self.since_us = since_us
+        self.private = private
+
+    async def fate(self, row: PaymentRow) -> Fate:
+        """What became of a payment whose settlement was intended.
+
+        Raises:
+            ChainError: it cannot be told now.
+        """
+        if row.authorization_json is None:
+            raise ChainError(f"nothing of payment {payment_text(row.id)} was ever to be settled")
+        try:
+            signed = wire.parse(row.authorization_json)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self._introduce()
+                return await self._chain.fate(signed, row.occurred_us // 1_000_000 - LOOK_BACK_S)
+        except TimeoutError as error:
+            raise ChainError(f"the node for {row.network} takes too long to answer") from error
+        except PaymentError as error:
+            raise ChainError(f"payment {payment_text(row.id)} cannot be read back: {error}") from error
+
+    async def _introduce(self) -> None:
+        if not self._known:
+            misfit = await self._chain.misfits(self._asset)
+            if misfit is not None:
+                raise ChainError(f"{misfit}; correct rpc_url")
+            self._known = True
+
+    async def close(self) -> None:
+        """Let go of the node."""
+        await self._chain.close()
+
+
+class Takers(NamedTuple):
+    """Facilitators and witnesses by network; not every network has a witness."""
+
+    facilitators: Mapping[str, Facilitator]
+    chains: Mapping[str, Witness]
+
+
+def make_takers(config: Config, now_us: Callable[[], int]) -> Takers:
+    """Whoever the configuration names. Networks of one embedded facilitator share its chain."""
+    made: dict[str, Facilitator] = {}
+    chains = make_chains(config)
+    embedded: tuple[Facilitator, Chain] | None = None
+    by_url: dict[tuple[str, tuple[tuple[str, str], ...]], Facilitator] = {}
+    for network in () if config.x402 is None else config.x402.networks:
+        if network.embedded:
+            embedded = embedded or _embedded(now_us)
+            made[network.caip2], chain = embedded
+            chains[network.caip2] = Witness(chain, network.asset, since_us=now_us(), private=True)
+            continue
+        which = (network.facilitator_url, tuple(sorted(network.facilitator_headers.items())))
+        if which not in by_url:
+            client = FacilitatorClient(network.facilitator_url, headers=network.facilitator_headers)
+            by_url[which] = GuardedFacilitator(client, now_us)
+        made[network.caip2] = by_url[which]
+    return Takers(made, chains)
+
+
+def make_chains(config: Config) -> dict[str, Witness]:
+    """A witness for each network with an `rpc_url`."""
+    networks = () if config.x402 is None else config.x402.networks
+    return {
+        network.caip2: Witness(Chain(HttpNode(network.rpc_url)), network.asset)
+        for network in networks
+        if network.rpc_url is not None
+    }
+
+
+def _embedded(now_us: Callable[[], int]) -> tuple[Facilitator, Chain]:
+    from headgate.devnet import EmbeddedFacilitator  # noqa: PLC0415  needs the `demo` extra
+    from headgate.devnet.rpc import Rpc  # noqa: PLC0415
+
+    log.warning("the embedded facilitator takes play money: nothing it settles is worth anything")
+    running: Any = EmbeddedFacilitator()
+    guarded = GuardedFacilitator(InProcessFacilitator(running, owned=True), now_us)
+    return guarded, Chain(InProcessNode(Rpc(running.chain).answer))

@@ -1,0 +1,176 @@
+"""Watching the chain after a payment was closed: a transfer may vanish, and a refused one may appear.
+
+Settled payments are looked at until their transfer is final: a chain that reorganises it away takes the
+event with it (a reversal) and the payment is open again, for `headgate.service.recover` to resolve anew.
+Failed ones are looked at until the chain's final time has passed their validity: whoever settles one of them
+meanwhile has paid the seller, and that is booked (contract §4; failure case 10).
+
+A node may lag behind the facilitator's, so "unused" undoes nothing until the node has seen blocks that make
+it certain. Of several processes the one with the lowest slot watches; chains that are private to a process
+are watched by that process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headgate.model.errors import ChainError
+from headgate.model.payment import PaymentRow, State, payment_text
+from headgate.service.facilitators import Witness
+from headgate.service.pay import Cashier
+from headgate.service.recover import Recovery, reopen_if_lost, why_not
+from headgate.store.operations import UndoSettlement
+from headgate.x402.chain import Paid, Unused
+from headgate.x402.check import chain_id
+
+log = logging.getLogger("headgate.payments")
+WATCHED_US = {
+    State.SETTLED: 3_600_000_000,
+    State.REOPENED: 3_600_000_000,
+    State.FAILED: 86_400_000_000,
+}
+"""For how long after its last change a payment is watched, at most: chains are final sooner."""
+FIRST_LOOK_US = 15_000_000
+LONGEST_PAUSE_US = 300_000_000
+VANISHED_AFTER_S = 120
+"""Chain time after which a node that knows of no transfer is believed, where it calls nothing final."""
+LOOKS_PER_PASS = 32
+RESOLVE_EVERY_S = 2
+_OVERLAP_US = 30_000_000  # commits of other processes may become visible a little late
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One payment that is looked at again; `changed_us` is when its row last changed."""
+
+    changed_us: int
+    next_us: int
+    pause_us: int
+    closed: bool = False
+
+
+class Watcher:
+    """Looks at closed payments again, for one process. Does nothing where no chain can be asked."""
+
+    def __init__(self, cashier: Cashier, now_us: Callable[[], int]) -> None:
+        self._cashier = cashier
+        self._now_us = now_us
+        self._watched: dict[bytes, _Watched] = {}
+        self._read_to: dict[State, int] = {}
+
+    async def run_once(self) -> int:
+        """Look at what is due, a few at a time; how many payments were undone or found to be paid."""
+        if not self._cashier.chains:
+            return 0
+        leads = await self._leads()
+        await self._learn()
+        now_us = self._now_us()
+        due = [identifier for identifier, one in self._watched.items() if one.next_us <= now_us]
+        due = [identifier for identifier in due if not self._watched[identifier].closed]
+        changed = 0
+        for identifier in due[:LOOKS_PER_PASS]:
+            changed += await self._look(identifier, self._watched[identifier], leads)
+        return changed
+
+    async def _leads(self) -> bool:
+        ledger = self._cashier.ledger
+        for slot, *_ in await ledger.driver.rows("slots_all"):
+            if slot < ledger.slot:
+                with ledger.driver.dead_slot(slot) as dead:
+                    if not dead:
+                        return False
+        return True
+
+    async def _learn(self) -> None:
+        """Payments that were closed since the last pass; those that need no more looking are forgotten."""
+        now_us = self._now_us()
+        for state, watched_us in WATCHED_US.items():
+            since_us = max(now_us - watched_us, self._read_to.get(state, 0) - _OVERLAP_US)
+            rows = await self._cashier.ledger.driver.rows("payments_to_watch", (state.value, since_us))
+            for identifier, changed_us in rows:
+                known = self._watched.get(identifier)
+                if known is None or known.changed_us < changed_us:
+                    first_us = changed_us + FIRST_LOOK_US
+                    self._watched[bytes(identifier)] = _Watched(changed_us, first_us, FIRST_LOOK_US)
+                self._read_to[state] = max(self._read_to.get(state, 0), changed_us)
+        oldest_us = now_us - max(WATCHED_US.values())
+        kept_us = min(self._read_to.values(), default=0) - 2 * _OVERLAP_US
+        self._watched = {
+            identifier: one
+            for identifier, one in self._watched.items()
+            if one.changed_us > oldest_us and not (one.closed and one.changed_us < kept_us)
+        }
+
+    async def _look(self, identifier: bytes, one: _Watched, leads: bool) -> bool:
+        cashier = self._cashier
+        row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
+        witness = cashier.chains.get(row.network)
+        if witness is None or row.state not in WATCHED_US or not self._may_ask(witness, row, leads):
+            one.closed = True
+            return False
+        one.pause_us = min(LONGEST_PAUSE_US, 2 * one.pause_us)
+        one.next_us = self._now_us() + one.pause_us
+        if self._now_us() - row.updated_us > WATCHED_US[State(row.state)]:
+            one.closed = True
+        try:
+            if row.state == State.FAILED:
+                return await self._look_at_failed(row, witness, one)
+            return await self._look_at_settled(row, witness, one)
+        except ChainError as error:
+            log.warning("payment %s: the chain does not tell: %s", payment_text(row.id), error)
+            return False
+
+    def _may_ask(self, witness: Witness, row: PaymentRow, leads: bool) -> bool:
+        ledger = self._cashier.ledger
+        if row.updated_us < witness.since_us or (row.state != State.FAILED and row.tx is None):
+            return False
+        return (row.slot, row.epoch) == (ledger.slot, ledger.epoch) if witness.private else leads
+
+    async def _look_at_failed(self, row: PaymentRow, witness: Witness, one: _Watched) -> bool:
+        fate = await witness.fate(row)
+        if isinstance(fate, Paid):
+            log.warning("payment %s had failed and was settled since", payment_text(row.id))
+            await self._cashier.book_found(row, fate, "found on chain after it had failed")
+            await reopen_if_lost(self._cashier, row)
+            return True
+        one.closed = fate.never_after(row.valid_before_s) if isinstance(fate, Unused) else fate.final
+        return False
+
+    async def _look_at_settled(self, row: PaymentRow, witness: Witness, one: _Watched) -> bool:
+        assert row.tx is not None
+        fate = await witness.fate(row)
+        settled_s = row.updated_us // 1_000_000
+        if isinstance(fate, Paid):
+            if fate.transaction == "0x" + row.tx.hex():
+                one.closed = fate.final
+                return False
+            gone = f"reorganised: transaction {fate.transaction} paid instead"
+        elif isinstance(fate, Unused):
+            final_past = fate.head.final.time_s > settled_s
+            if not final_past and fate.head.latest.time_s <= settled_s + VANISHED_AFTER_S:
+                return False
+            gone = "reorganised: the chain has no transfer of it any more"
+        else:
+            gone = f"reorganised: {why_not(fate)}"
+        log.error("payment %s is not settled any more: %s", payment_text(row.id), gone)
+        undo = UndoSettlement(row.id, row.tx, gone, chain_id(row.network))
+        return await self._cashier.ledger.submit(undo) is not None
+
+
+async def resolve_forever(recovery: Recovery | None, watcher: Watcher | None) -> None:
+    """Resume open payments and watch closed ones, until cancelled; never ends by an error.
+
+    In a task of its own: a facilitator or a node that hangs holds up nothing else.
+    """
+    while recovery is not None and watcher is not None:
+        try:
+            await recovery.run_once()
+            await watcher.run_once()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("payments could not be resolved; it is tried again in %d s", RESOLVE_EVERY_S)
+        await asyncio.sleep(RESOLVE_EVERY_S)

@@ -18,7 +18,7 @@ from headgate.x402.offer import (
 )
 
 KEPT = 2_000
-"""How many ready 402s are kept; a stranger chooses the paths below a pattern, so their length is bounded too."""
+"""How many ready 402s are kept. A stranger chooses the paths below a pattern: their length is bounded too."""
 KEPT_PATH = 256
 T = TypeVar("T")
 _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}

@@ -1,0 +1,197 @@
+"""Going on with open payments: of this process, of dead ones, and never those of the living."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headgate.service.recover import Recovery
+from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of
+from tests.x402.buyer import PAYER
+from tests.x402.scripted import ScriptedFacilitator, drop, refusing, settle_and_lose
+
+pytestmark = pytest.mark.timeout(60)
+SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
+SECOND, HOUR = 1_000_000, 3_600_000_000
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with opened_shop(tmp_path) as opened:
+        stop_background(opened)
+        yield opened
+
+
+@pytest.fixture
+async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(shop.app, "asgi") as opened:
+        yield opened
+
+
+def stop_background(shop: Shop) -> None:
+    """From now on recovery runs when the test says so."""
+    for task in shop.gate._background:
+        task.cancel()
+    shop.gate._background.clear()
+
+
+def recovery_of(shop: Shop) -> Recovery:
+    found = shop.gate._recovery
+    assert found is not None
+    return found
+
+
+async def unknown_payment(shop: Shop, client: httpx.AsyncClient) -> dict[str, str]:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(drop)
+    answer = await client.get("/v1/doc", headers=payment)
+    assert problem_of(answer) == "payment_pending"
+    return payment
+
+
+async def test_nothing_to_do(shop: Shop) -> None:
+    assert await recovery_of(shop).run_once() == 0
+    assert shop.asked == []
+
+
+async def test_asked_again_after_growing_pauses(shop: Shop, client: httpx.AsyncClient) -> None:
+    await unknown_payment(shop, client)
+    shop.facilitator.script.settle.extend([drop] * 1000)
+    asked_at: list[int] = []
+    began = len(shop.asked)
+    for second in range(300):
+        assert await recovery_of(shop).run_once() == 1
+        if len(shop.asked) > began + len(asked_at):
+            asked_at.append(second)
+        shop.clock.ahead_us += SECOND
+    pauses = [later - earlier for earlier, later in zip(asked_at, asked_at[1:], strict=False)]
+    assert pauses[:4] == sorted(pauses[:4])
+    assert pauses[0] <= 2
+    assert 55 <= max(pauses) <= 62
+    assert await shop.payments() == ["unknown"]
+    shop.facilitator.script.settle.clear()
+    shop.clock.ahead_us += 61 * SECOND
+    assert await recovery_of(shop).run_once() == 0
+    assert await shop.payments() == ["settled"]
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_a_refusal_proves_nothing_until_the_authorization_is_long_over(
+    shop: Shop, client: httpx.AsyncClient
+) -> None:
+    """The first attempt may have settled. Without a chain to ask, an hour past its end decides."""
+    payment = await unknown_payment(shop, client)
+    shop.facilitator.script.settle.extend([refusing("insufficient_funds")] * 1000)
+    for _ in range(10):
+        shop.clock.ahead_us += 61 * SECOND
+        assert await recovery_of(shop).run_once() == 1
+    assert await shop.payments() == ["unknown"]
+    assert problem_of(await client.get("/v1/doc", headers=payment)) == "payment_pending"
+    shop.clock.ahead_us += HOUR
+    assert await recovery_of(shop).run_once() == 0
+    assert await shop.payments() == ["failed"]
+    assert await shop.ledger() == []
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 402
+
+
+async def test_says_that_it_was_used_and_not_by_what(shop: Shop, client: httpx.AsyncClient) -> None:
+    """A facilitator that does not remember its own settlement: the payment may well be paid, so it stays open."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(settle_and_lose)
+    await client.get("/v1/doc", headers=payment)
+    shop.facilitator.script.settle.extend([refusing("invalid_exact_evm_nonce_already_used")] * 1000)
+    for ahead in (61 * SECOND, HOUR, 24 * HOUR):
+        shop.clock.ahead_us += ahead
+        assert await recovery_of(shop).run_once() == 1
+    assert await shop.payments() == ["unknown"]
+    assert "payment-required" not in (await client.get("/v1/doc", headers=payment)).headers
+
+
+async def test_a_payment_at_work_is_left_alone(shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.calls.gate = asyncio.Event()
+    asking = asyncio.create_task(client.get("/v1/doc", headers=payment))
+    async with asyncio.timeout(20):
+        while not shop.calls.count:
+            await recovery_of(shop).run_once()  # also while it is being claimed and verified
+            await asyncio.sleep(0)
+    for _ in range(3):
+        shop.clock.ahead_us += 61 * SECOND
+        await recovery_of(shop).run_once()
+    assert await shop.payments() == ["claimed"]
+    shop.calls.gate.set()
+    assert (await asking).status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_recovery_and_payments_at_the_same_time(shop: Shop, client: httpx.AsyncClient) -> None:
+    """However the two fall together, each payment is worked for once, settled once and booked once."""
+    payments = [paid(await client.get("/v1/doc")) for _ in range(30)]
+    ended = asyncio.Event()
+
+    async def recovering() -> None:
+        while not ended.is_set():
+            shop.clock.ahead_us += 1
+            await recovery_of(shop).run_once()
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(recovering())
+    answers = await asyncio.gather(*(client.get("/v1/doc", headers=payment) for payment in payments))
+    ended.set()
+    await task
+    assert [answer.status_code for answer in answers] == [200] * 30
+    assert shop.calls.count == 30
+    assert await shop.ledger() == [SOLD] * 30
+    assert len(shop.facilitator.settled) == 30
+
+
+async def test_two_processes_on_one_store(tmp_path: Path) -> None:
+    """The living are left alone; what one left open when it went, the other goes on with."""
+    clock = Clock()
+    async with ScriptedFacilitator() as scripted:
+        async with opened_shop(tmp_path, facilitator=scripted, clock=clock) as ben:
+            stop_background(ben)
+            async with opened_shop(tmp_path, facilitator=scripted, clock=clock) as ada:
+                stop_background(ada)
+                async with client_of(ada.app, "asgi") as to_ada, client_of(ben.app, "asgi") as to_ben:
+                    payment = paid(await to_ada.get("/v1/doc"))
+                    ada.calls.gate = asyncio.Event()
+                    asking = asyncio.create_task(to_ada.get("/v1/doc", headers=payment))
+                    async with asyncio.timeout(20):
+                        while not ada.calls.count:
+                            await asyncio.sleep(0)
+                    await recovery_of(ben).run_once()
+                    running = await to_ben.get("/v1/doc", headers=payment)
+                    assert problem_of(running) == "payment_in_progress"
+                    scripted.script.settle.append(drop)
+                    ada.calls.gate.set()
+                    assert problem_of(await asking) == "payment_pending"
+                    await recovery_of(ben).run_once()
+                    assert await ben.payments() == ["unknown"]
+                    assert problem_of(await to_ben.get("/v1/doc", headers=payment)) == "payment_pending"
+            clock.ahead_us += 61 * SECOND
+            assert await recovery_of(ben).run_once() == 0
+            assert await ben.payments() == ["settled"]
+            async with client_of(ben.app, "asgi") as to_ben:
+                answer = await to_ben.get("/v1/doc", headers=payment)
+            assert (answer.status_code, answer.json()["call"]) == (200, 1)
+            assert ben.calls.count == 0  # ada had done the work
+            assert await ben.ledger() == [SOLD]
+
+
+async def test_a_network_that_is_configured_no_more(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Nothing can be known about it, so nothing is decided, and the operator is told."""
+    await unknown_payment(shop, client)
+    cashier = recovery_of(shop)._cashier
+    facilitators, cashier.facilitators = cashier.facilitators, {}
+    shop.clock.ahead_us += 61 * SECOND
+    assert await recovery_of(shop).run_once() == 1
+    assert await shop.payments() == ["unknown"]
+    cashier.facilitators = facilitators
+    shop.clock.ahead_us += 61 * SECOND
+    assert await recovery_of(shop).run_once() == 0
+    assert await shop.ledger() == [SOLD]

@@ -408,7 +408,7 @@ async def test_a_facilitator_out_of_reach(shop: Shop, tools: Tools) -> None:
         (lambda payment: changed(payment, "x402Version", 1), "unsupported_x402_version"),
         (lambda payment: changed(payment, "accepted.amount", "0.1"), "invalid_payload"),
         (lambda payment: changed(payment, "payload.authorization", ...), "invalid_payload"),
-        (lambda payment: payment | {"surprise": "x" * 20_000}, "payment_too_large"),
+        (lambda payment: payment | {"surprise": "x" * 20_000}, "payment_header_too_large"),
     ],
 )
 async def test_what_is_no_payment(shop: Shop, tools: Tools, spoil: Callable[[Json], Any], code: str) -> None:

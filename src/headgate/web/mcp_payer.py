@@ -59,7 +59,7 @@ def read_payment(found: Any) -> SignedPayment:
         raise PaymentError("invalid_payload", "it is not a JSON object") from None
     if len(encoded) > _MOST_BYTES:
         raise PaymentError(
-            "payment_too_large", f"the payment has {len(encoded)} bytes; at most {_MOST_BYTES} are read"
+            "payment_header_too_large", f"the payment has {len(encoded)} bytes; at most {_MOST_BYTES} are read"
         )
     return wire.parse(encoded)
 

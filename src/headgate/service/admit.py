@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,8 +15,11 @@ from headgate.model.event import Event
 from headgate.model.subscription import Standing
 from headgate.service.directory import Directory
 from headgate.service.ids import RequestIds
+from headgate.service.stream import Streams
 from headgate.store.ledger import Ledger
 from headgate.store.names import Names
+
+log = logging.getLogger("headgate.web")
 
 
 class Presented(NamedTuple):
@@ -63,6 +67,7 @@ class Desk:
         self.names = names
         self.now_us = now_us
         self.ids = ids
+        self.streams = Streams(ledger, now_us)
         self._no_subscription = no_subscription
         self._numbers: dict[tuple[str, Route | str | None], tuple[int, int | None]] = {}
 
@@ -110,11 +115,24 @@ class Desk:
 
     async def capture(self, admitted: Admitted, units: int) -> tuple[Event, ...]:
         """Book what a customer's request used; what goes beyond its hold is written off."""
+        use = self.use(admitted, units)
+        if use is None:
+            return ()
+        admitted.held = 0
+        events: tuple[Event, ...] = (await self.ledger.submit(use)).events
+        return events
+
+    def use(self, admitted: Admitted, units: int) -> Use | None:
+        """A customer's use as it is booked; None: nobody's."""
         standing = admitted.standing
         if standing is None:
-            return ()
+            return None
         billed = min(units, admitted.held) if admitted.decision is Decision.HELD else units
-        use = Use(
+        if billed < units:
+            log.warning(
+                "%s: %d units beyond what was held are written off", admitted.action.name, units - billed
+            )
+        return Use(
             standing,
             admitted.action_id,
             admitted.route_id,
@@ -127,9 +145,6 @@ class Desk:
             admitted.occurred_us,
             lease=admitted.lease,
         )
-        admitted.held = 0
-        events: tuple[Event, ...] = (await self.ledger.submit(use)).events
-        return events
 
     async def release(self, admitted: Admitted) -> None:
         """Give the hold back: nothing is billed."""

@@ -53,6 +53,7 @@ from headgate.store.operations import (
     SettlePayment,
     UndoSettlement,
 )
+from headgate.store.stream_rows import adopt_streams
 
 log = logging.getLogger("headgate.ledger")
 LEASE_US = 10_000_000
@@ -95,12 +96,12 @@ class Ledger:
         self.lease += 1
 
     async def recover_dead(self) -> list[int]:
-        """Take over what dead processes left: give their holds back, adopt their payments.
+        """Take over what dead processes left: give their holds back, adopt their payments and streams.
 
-        Returns the slots that were cleared. The adopted payments are this process's to resume.
+        Returns the slots that were cleared. What was adopted is this process's to resume and to book.
         """
         cleared = []
-        for (slot,) in await self.driver.rows("slots_with_work", (self.slot, self.slot)):
+        for (slot,) in await self.driver.rows("slots_with_work", (self.slot,) * 3):
             with self.driver.dead_slot(slot) as dead:
                 if not dead:
                     continue
@@ -114,9 +115,13 @@ class Ledger:
     async def _take_over(self, tx: Tx, slot: int) -> tuple[int, int, int, bytes]:
         await tx.run("slot_create", (slot, GENESIS))
         state = (await tx.rows("slot_take", (self._now_us() + LEASE_US, slot)))[0]
+        kept = await adopt_streams(tx, slot, self.slot)
         for *key, units in await tx.rows("held_of_slot", (slot,)):
-            await self._give_back(tx, CounterKey(*key), int(units))
+            left = int(units) - kept[CounterKey(*key)]
+            if left:
+                await self._give_back(tx, CounterKey(*key), left)
         await tx.run("held_clear", (slot,))
+        await tx.many("held_add", [(self.slot, *key, units) for key, units in kept.items() if units])
         return int(state[0]), int(state[1]), int(state[2]), bytes(state[3])
 
     async def _give_back(self, tx: Tx, key: CounterKey, units: int) -> None:
@@ -204,7 +209,7 @@ class Ledger:
         for operation, future in batch:
             if not future.done():
                 future.set_exception(failure)
-            if isinstance(operation, Use) and operation.held:
+            if isinstance(operation, Use) and operation.held and not operation.stream:
                 held = operation.held
                 self._owed.append(Release(operation.standing, operation.action, held, operation.lease))
             elif isinstance(operation, Release) and isinstance(failure, StoreError):
@@ -247,7 +252,9 @@ class Ledger:
                 await self._load(tx, books, operations)
                 results = [
                     Booked(tuple(books.book(operation)), repeated=False)
-                    if type(operation) is Use and operation.record is None and not operation.must_fit
+                    if type(operation) is Use
+                    and operation.record is None
+                    and not (operation.must_fit or operation.stream)
                     else await self._apply(tx, books, operation, now_us)
                     for operation in operations  # what most of a batch is, first and without a detour
                 ]
@@ -346,6 +353,8 @@ class Ledger:
                 return await self._journal.keep_again(tx, operation, now_us)
 
     async def _use(self, tx: Tx, books: Books, use: Use, now_us: int) -> Booked | HeadgateError:
+        if use.stream and not await tx.run("stream_end", (self.slot, use.request_id)):
+            return Booked((), repeated=True)  # who took over this process's slot has booked it, or will
         if use.record is None:
             if use.must_fit and not books.fits(use):
                 return Fenced()

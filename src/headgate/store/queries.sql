@@ -21,10 +21,12 @@ UPDATE slots SET batches = batches + 1, seq = ?, head = ?, lease_until_us = ?
 WHERE slot = ? AND epoch = ? AND batches = ?;
 
 -- name: slots_with_work
--- Slots other than this one that left holds or unfinished payments behind (their owner may be alive).
+-- Slots other than this one that left holds, unfinished payments or streams behind (their owner may be alive).
 SELECT slot FROM held WHERE slot <> ? AND units <> 0
 UNION
-SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7, 10);
+SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7, 10)
+UNION
+SELECT slot FROM streams WHERE slot <> ?;
 
 -- name: slots_all
 -- Every slot, for verification and exports.
@@ -76,6 +78,26 @@ SELECT customer, subscription, action, start_us, units FROM held WHERE slot = ? 
 -- name: held_clear
 -- A dead slot holds nothing any more.
 DELETE FROM held WHERE slot = ?;
+
+-- name: stream_begin
+-- A measured stream, before its first byte leaves.
+INSERT INTO streams (slot, request_id, units, held, use, updated_us) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: stream_note
+-- What a running stream has used so far.
+UPDATE streams SET units = ?, updated_us = ? WHERE slot = ? AND request_id = ?;
+
+-- name: stream_end
+-- A stream that is booked, in the same transaction, or not to be booked.
+DELETE FROM streams WHERE slot = ? AND request_id = ?;
+
+-- name: streams_of_slot
+-- Streams that are running, or that a dead process left unbooked.
+SELECT request_id, units, held, use FROM streams WHERE slot = ?;
+
+-- name: streams_adopt
+-- Give a dead process's streams to whoever takes over.
+UPDATE streams SET slot = ? WHERE slot = ?;
 
 -- name: event_insert
 -- One ledger row, in the order of `model.event.Event`.

@@ -2,27 +2,24 @@
 
 The application's own ASGI messages are passed on as they are. A fixed-price use is booked when the first
 message after the start arrives, so that a body that goes on for long is not buffered; a measured one when the
-body is complete. If the application fails after the booking, a reversal takes it back (contract §3, §6).
+body is complete. A measured body that grows beyond MEASURED_BYTES, or is a declared stream, flows instead
+(`headgate.web.stream`). If the application fails after the booking, a reversal takes it back (contract §3).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
-import msgspec
-
-from headgate.model.catalog import Action
 from headgate.model.errors import StoreError
 from headgate.model.event import Event
 from headgate.service.admit import Admitted, Desk
+from headgate.web.measure import Meter
 from headgate.web.problems import Message, Send, is_last, problem, retry_after
 from headgate.web.receiver import Receiver
+from headgate.web.stream import StreamedAnswer
 from headgate.web.usage import Usage
 
 log = logging.getLogger("headgate.web")
-UNITS_HEADER = b"headgate-units"
-_UNITS_LENGTH = len(UNITS_HEADER)
 MEASURED_BYTES = 16 * 1024 * 1024
 STORE_DOWN = problem(
     503,
@@ -37,10 +34,11 @@ class CustomerAnswer:
 
     __slots__ = (
         "_admitted",
-        "_body_size",
         "_desk",
         "_events",
+        "_flowing",
         "_messages",
+        "_meter",
         "_open",
         "_receiver",
         "_refused",
@@ -67,10 +65,11 @@ class CustomerAnswer:
         self._usage = usage
         self._receiver = receiver
         self._with_limits = with_limits
+        self._meter = Meter(admitted.action, usage)
         self._start: Message | None = None
         self._messages: list[Message] = []
-        self._body_size = 0
         self._events: tuple[Event, ...] = ()
+        self._flowing: StreamedAnswer | None = None
         self._open = False
         self._refused = False
         self._whole = False
@@ -79,19 +78,51 @@ class CustomerAnswer:
         """Take one message of the application."""
         if self._open:
             await self._pass_on(message)
+        elif self._flowing is not None:
+            await self._flowing.send(message)
         elif self._refused:
             return
         elif message["type"] == "http.response.start":
             self._start = message
+            self._meter.begin(message)
         elif self._start is None:
             await self._send(message)  # early hints and the like
         else:
-            self._messages.append(message)
-            if self._admitted.action.variable and message.get("more_body", False):
-                self._body_size += len(message.get("body", b""))
-                if self._body_size <= MEASURED_BYTES:
-                    return
+            await self._take(self._start, message)
+
+    async def _take(self, start: Message, message: Message) -> None:
+        """One message after the start, while nothing has left yet."""
+        action = self._admitted.action
+        self._messages.append(message)
+        self._meter.feed(message)
+        if not action.variable or is_last(start, message) or not self._meter.bills(start["status"]):
             await self._let_go()
+        elif self._flows or self._meter.sent > MEASURED_BYTES:
+            if await self._receiver.client_gone():
+                await self._let_go()
+            else:
+                await self._flow(start)
+
+    @property
+    def _flows(self) -> bool:
+        return self._admitted.action.variable and self._admitted.action.stream
+
+    async def _flow(self, start: Message) -> None:
+        """Let the answer flow: its use will be booked with its end."""
+        flowing = StreamedAnswer(self._send, self._desk, self._admitted, self._meter, self._receiver, start)
+        try:
+            await flowing.begin(self._messages)
+        except StoreError as error:
+            await self._refuse(error)
+            return
+        finally:
+            self._messages = []
+        self._flowing = flowing
+
+    async def _refuse(self, error: StoreError) -> None:
+        log.error("an answer was withheld: %s", error)
+        self._refused = True
+        await STORE_DOWN.send(self._send)
 
     async def _let_go(self) -> None:
         """All that decides about the use is known: book it or give it back, then let the answer out."""
@@ -99,9 +130,7 @@ class CustomerAnswer:
         try:
             await self._book(self._start)
         except StoreError as error:
-            log.error("an answer was withheld: %s", error)
-            self._refused = True
-            await STORE_DOWN.send(self._send)
+            await self._refuse(error)
             return
         self._open = True
         await self._send(self._start)
@@ -114,86 +143,36 @@ class CustomerAnswer:
         self._whole = self._whole or (self._start is not None and is_last(self._start, message))
 
     async def _book(self, start: Message) -> None:
-        admitted, usage = self._admitted, self._usage
-        units = measured_units(admitted.action, usage, start, self._messages)
-        if (
-            not admitted.action.bills(start["status"])
-            or usage.voided is not None
-            or units is None
-            or await self._receiver.client_gone()
-        ):
-            await self._desk.release(admitted)
+        self._meter.end()
+        units = self._meter.billable(start["status"])
+        if units is None or await self._receiver.client_gone():
+            await self._desk.release(self._admitted)
         else:
-            self._events = await self._desk.capture(admitted, units)
+            self._events = await self._desk.capture(self._admitted, units)
             if self._with_limits:
-                add_limits(start, admitted, self._events)
+                add_limits(start, self._admitted, self._events)
 
     async def finish(self) -> None:
         """The application has returned."""
-        if self._start is not None and not self._open and not self._refused:
+        if self._flowing is not None:
+            await self._flowing.finish()
+            return
+        begun = self._start is not None and not (self._open or self._refused)
+        if begun and not self._flows:  # a stream that never sent a byte owes nothing
             await self._let_go()
         await self._desk.release(self._admitted)
 
     async def fail(self) -> None:
-        """The application has raised: nothing may stay billed, unless the customer has its whole answer."""
+        """The application has raised: nothing may stay billed, unless the customer has its whole answer.
+
+        A client that hung up while it was served is no failure of the application's, however it shows there.
+        """
+        if self._flowing is not None:
+            await self._flowing.finish()
+            return
         await self._desk.release(self._admitted)
-        if self._events and not self._whole:
+        if self._events and not self._whole and not await self._receiver.client_gone():
             await self._desk.reverse(self._events, "the application failed while it answered")
-
-
-def measured_units(action: Action, usage: Usage, start: Message, messages: Iterable[Message]) -> int | None:
-    """The units of an answer: one for a fixed price, else as the action's `measure` says.
-
-    Not a number, negative or missing: `on_unmeasured` decides: the ceiling, or None (nothing is charged and
-    the operator is told).
-    """
-    stated = _take_header(start)
-    if not action.variable:
-        return 1
-    units = usage.units
-    if units is None and stated is not None:
-        units = int(stated) if stated.isdigit() and len(stated) < 16 else None
-    if units is None and action.measure is not None:
-        units = _from_body(action, messages)
-    if units is not None:
-        return units
-    if not action.bills(start["status"]):
-        return None
-    if action.on_unmeasured == "ceiling":
-        return action.max_units
-    log.error("%s: a use could not be measured and was not charged; see `measure`", action.name)
-    return None
-
-
-def _take_header(start: Message) -> bytes | None:
-    """The value of `Headgate-Units`, which is for Headgate only and stripped."""
-    headers = start.get("headers", ())
-    found: bytes | None = None
-    for name, value in headers:
-        if len(name) == _UNITS_LENGTH and name.lower() == UNITS_HEADER:
-            found = value
-            break
-    else:
-        return None
-    start["headers"] = [pair for pair in headers if pair[0].lower() != UNITS_HEADER]
-    return found
-
-
-def _from_body(action: Action, messages: Iterable[Message]) -> int | None:
-    measure = action.measure
-    if measure is None or measure.kind not in ("json", "bytes"):
-        return None
-    body = b"".join(message.get("body", b"") for message in messages)
-    if measure.kind == "bytes":
-        return len(body)
-    try:
-        value = msgspec.json.decode(body)
-        for step in measure.pointer.strip("/").split("/"):
-            name = step.replace("~1", "/").replace("~0", "~")
-            value = value[int(name)] if isinstance(value, list) else value[name]
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError):
-        return None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def add_limits(start: Message, admitted: Admitted, events: tuple[Event, ...]) -> None:

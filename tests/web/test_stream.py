@@ -1,0 +1,466 @@
+"""Declared streams: they flow as they are produced, and are booked by what was measured, however they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.model.errors import StoreUnavailable
+from headgate.store.ledger import Ledger
+from headgate.web.usage import usage
+from tests.store.auditing import audit
+from tests.web.shop import Row, Shop, Wire, bearer, client_of, opened_shop, scope, serving
+
+pytestmark = pytest.mark.timeout(60)
+SOLD = """
+[actions."flow"]
+title = "A stream"
+unit = "byte"
+price = "0.001"
+max_units = 1000
+measure = "bytes"
+stream = true
+routes = ["GET /v1/flow"]
+[actions."chat"]
+title = "Chat"
+unit = "token"
+price = "0.001"
+max_units = 1000
+measure = "json:/total"
+stream = true
+routes = ["GET /v1/chat"]
+[actions."steps"]
+title = "Steps"
+unit = "step"
+price = "0.001"
+max_units = 1000
+stream = true
+routes = ["GET /v1/steps"]
+[plans.open]
+included = { flow = 300, chat = 300, steps = 300 }
+beyond = "overage"
+[plans.tight]
+included = { flow = 300, chat = 300, steps = 300 }
+beyond = "block"
+"""
+Message = dict[str, Any]
+
+
+class Play:
+    """An application whose messages a test hands out one by one; `None` ends it, an exception is raised."""
+
+    def __init__(self) -> None:
+        self.script: asyncio.Queue[Message | BaseException | None] = asyncio.Queue()
+        self.taken: asyncio.Queue[None] = asyncio.Queue()
+        self.steps: int | None = None
+
+    async def __call__(self, scope_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        while (message := await self.script.get()) is not None:
+            if isinstance(message, BaseException):
+                raise message
+            if self.steps is not None:
+                usage(scope_).record(self.steps)
+            await send(message)
+            self.taken.put_nowait(None)
+
+    def put(self, *messages: Message | BaseException | None) -> None:
+        for message in messages:
+            self.script.put_nowait(message)
+
+    async def do(self, *messages: Message) -> None:
+        """Hand out messages, and wait until each was taken."""
+        for message in messages:
+            self.script.put_nowait(message)
+            await self.taken.get()
+
+
+def start(status: int = 200, **headers: str) -> Message:
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": named}
+
+
+def body(text: bytes = b"", *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": text, "more_body": more}
+
+
+def event(total: int) -> Message:
+    return body(b"data: " + json.dumps({"total": total}).encode() + b"\n\n")
+
+
+END = body(more=False)
+SSE = start(content_type="text/event-stream")
+
+
+@asynccontextmanager
+async def playing(folder: Path, **more: Any) -> AsyncIterator[tuple[Shop, Play]]:
+    play = Play()
+    async with opened_shop(folder, app=lambda _calls: play, more=SOLD, **more) as shop:
+        yield shop, play
+
+
+class Running:
+    """One request by bare ASGI, running beside the test."""
+
+    def __init__(self, shop: Shop, path: str, headers: dict[str, str]) -> None:
+        self.wire = Wire()
+        self.gone = asyncio.Event()
+        self.wire.receive = self._receive  # type: ignore[method-assign]
+        self._asked = False
+        self.task = asyncio.create_task(
+            shop.app(scope(path=path, headers=headers), self._receive, self.wire.send)
+        )
+
+    async def _receive(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+
+def row(units: int, channel: str = "seat", charged: int = 0) -> Row:
+    return Row("usage", channel, units, charged, "ada")
+
+
+# --- flowing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", ["open", "tight"])
+async def test_a_measured_stream_flows_and_its_end_waits_for_its_booking(plan: str, tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", plan)))
+        await play.do(start())
+        assert call.wire.sent == []
+        await play.do(body(b"first"))
+        assert call.wire.sent == [start(), body(b"first")]  # the application's own messages
+        assert await shop.held() == (300 if plan == "tight" else 0)
+        assert await shop.sql("SELECT units FROM streams") == [(5,)]
+        await play.do(body(b"second"))
+        assert call.wire.sent[2:] == [body(b"second")]
+        assert await shop.ledger() == []
+        await play.do(body(b"last", more=False))
+        assert call.wire.sent[3:] == [body(b"last", more=False)]
+        assert await shop.ledger() == [row(15)]
+        assert await shop.held() == 0
+        play.put(None)
+        await call.task
+        assert await shop.ledger() == [row(15)]
+        assert await shop.sql("SELECT * FROM streams") == []
+
+
+async def test_over_real_http(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play), client_of(shop.app, "http") as client:
+        headers = bearer(await shop.customer("ada", "tight"))
+        play.put(SSE, event(1))
+        async with client.stream("GET", "/v1/chat", headers=headers) as answer:
+            parts = answer.aiter_raw()
+            assert b'{"total": 1}' in await anext(parts)
+            play.put(event(40), END, None)
+            assert b'{"total": 40}' in await anext(parts)
+            assert [part async for part in parts] == []
+            assert await shop.ledger() == [row(40)]
+
+
+async def test_a_stream_straddles_the_boundary(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        headers = bearer(await shop.customer("ada", "open"))
+        call = Running(shop, "/v1/flow", headers)
+        play.put(start(), body(b"x" * 250), body(b"x" * 150), END, None)
+        await call.task
+        assert await shop.ledger() == [row(300), row(100, "overage", 100_000)]
+
+
+async def test_use_beyond_the_hold_is_written_off(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        play.put(start(), body(b"x" * 400), END, None)
+        await call.task
+        assert await shop.ledger() == [row(300)]
+        assert await shop.sql("SELECT written_off FROM events") == [(100,)]
+
+
+async def test_with_a_length_the_last_bytes_are_the_end(tmp_path: Path) -> None:
+    """A client that knows the length is done with the last byte: that one waits."""
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start(content_length="10"), body(b"first"), body(b"final"))
+        assert call.wire.body == b"first"
+        assert await shop.ledger() == []
+        await play.do(END)
+        assert call.wire.body == b"firstfinal"
+        assert await shop.ledger() == [row(10)]
+        play.put(None)
+        await call.task
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_a_stream_that_is_not_billed(status: int, tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start(status), body(b"sorry"))
+        assert call.wire.body == b"sorry"
+        assert await shop.held() == 0
+        play.put(END, None)
+        await call.task
+        assert await shop.ledger() == []
+
+
+async def test_an_unmeasured_stream_is_not_charged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/chat", bearer(await shop.customer("ada", "tight")))
+        play.put(SSE, body(b"data: x\n\n"), END, None)
+        await call.task
+        assert call.wire.sent[-1] == END
+        assert (await shop.ledger(), await shop.held()) == ([], 0)
+        assert await shop.sql("SELECT * FROM streams") == []
+    assert "could not be measured" in caplog.text
+
+
+# --- abandoned ------------------------------------------------------------------------------------
+
+CASES = [
+    ("/v1/flow", None, [start(), body(b"12345"), body(b"678")], 8),
+    ("/v1/flow", None, [start()], None),
+    ("/v1/flow", None, [], None),
+    ("/v1/chat", None, [SSE, event(3), event(8)], 8),
+    ("/v1/chat", None, [SSE, body(b"data: x\n\n")], 300),  # nothing known, bytes sent: the ceiling, as held
+    ("/v1/chat", None, [SSE, body(b"")], 0),
+    ("/v1/steps", 4, [start(), body(b"x")], 4),
+    ("/v1/steps", None, [start(), body(b"x")], 300),
+]
+
+
+@pytest.mark.parametrize(("path", "steps", "messages", "units"), CASES)
+@pytest.mark.parametrize("how", ["raises", "returns", "cancelled", "gone"])
+async def test_an_abandoned_stream_is_booked_by_what_was_measured(
+    how: str, path: str, steps: int | None, messages: list[Message], units: int | None, tmp_path: Path
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        play.steps = steps
+        call = Running(shop, path, bearer(await shop.customer("ada", "tight")))
+        await play.do(*[dict(message) for message in messages])
+        if how == "returns":
+            play.put(None)
+            await call.task
+        elif how == "cancelled":
+            call.task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call.task
+        else:
+            call.gone.set()
+            play.put(OSError("client gone") if how == "gone" else RuntimeError("failed"))
+            with pytest.raises((OSError, RuntimeError)):
+                await call.task
+        if not messages or len(messages) == 1:
+            assert await shop.ledger() == []
+        else:
+            assert await shop.ledger() == [row(units or 0)]
+        assert await shop.held() == 0
+        assert await shop.sql("SELECT * FROM streams") == []
+
+
+async def test_a_client_that_hangs_up_pays_for_what_it_was_sent(tmp_path: Path) -> None:
+    """Over a real socket, with an application that notices nothing and goes on."""
+    async with playing(tmp_path) as (shop, play), serving(shop.app) as url:
+        headers = bearer(await shop.customer("ada", "tight"))
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = ["GET /v1/flow HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        await play.do(start(), body(b"12345"))
+        assert b"12345" in await reader.readuntil(b"12345")
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.05)  # the server's loop notices the closed socket
+        await play.do(body(b"x" * 200))
+        assert await shop.ledger() == [row(5)]
+        await play.do(body(b"x" * 200), END)
+        play.put(None)
+        assert await shop.ledger() == [row(5)]
+        assert await shop.held() == 0
+
+
+async def test_gone_before_the_first_byte(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        call.gone.set()
+        play.put(start(), body(b"x"), END, None)
+        await call.task
+        assert (await shop.ledger(), await shop.held()) == ([], 0)
+
+
+async def test_a_handler_may_void_its_stream(tmp_path: Path) -> None:
+    async def app(scope_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start())
+        await send(body(b"x"))
+        usage(scope_).void("it was nonsense")
+        await send(END)
+
+    async with opened_shop(tmp_path, app=lambda _calls: app, more=SOLD) as shop:
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await call.task
+        assert call.wire.sent[-1] == END
+        assert (await shop.ledger(), await shop.held()) == ([], 0)
+
+
+# --- the store, and processes that die ------------------------------------------------------------
+
+
+async def test_a_stream_whose_hold_is_not_on_disk_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start())
+        assert shop.gate.ledger is not None
+
+        def out_of_reach() -> Any:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.gate.ledger.driver, "write", out_of_reach)
+            await play.do(body(b"x"))
+        assert call.wire.status == 503
+        assert json.loads(call.wire.body)["code"] == "store_unavailable"
+        play.put(END, None)
+        await call.task
+        assert (await shop.ledger(), await shop.held()) == ([], 0)
+
+
+async def test_an_end_that_cannot_be_booked_stays_away_and_is_booked_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start(), body(b"12345"))
+        ledger = shop.gate.ledger
+        assert isinstance(ledger, Ledger)
+
+        def out_of_reach() -> Any:
+            raise StoreUnavailable
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.driver, "write", out_of_reach)
+            await play.do(body(b"678"), END)
+        assert call.wire.sent[-1] == body(b"678")
+        play.put(None)
+        await call.task
+        assert await shop.ledger() == []
+        await shop.gate.desk.streams.work()
+        assert await shop.ledger() == [row(8)]
+        assert await shop.held() == 0
+        await audit(ledger.driver, held=0)
+
+
+@pytest.mark.parametrize("same_slot", [True, False])
+async def test_a_killed_process_s_streams_are_booked_by_who_takes_over(
+    same_slot: bool, tmp_path: Path
+) -> None:
+    """The last measure on disk counts, within what was held; nobody else gets the room in between."""
+    async with playing(tmp_path) as (shop, play):
+        headers = bearer(await shop.customer("ada", "tight"))
+        call = Running(shop, "/v1/flow", headers)
+        await play.do(start(), body(b"12345"), body(b"x" * 95))
+        await shop.gate.desk.streams.note()
+        await play.do(body(b"never written down"))
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        slot = ledger.slot
+        for task in shop.gate._background:
+            task.cancel()
+        await ledger.driver.close()  # its locks go, as with a process that is killed
+
+        other = play if same_slot else Play()
+        async with opened_shop(tmp_path, app=lambda _calls: other, more=SOLD) as heir:
+            assert heir.gate.ledger is not None
+            assert heir.gate.ledger.slot == slot
+            assert await heir.gate.desk.streams.work() in (0, 1)
+            assert await heir.ledger() == [row(100)]
+            assert await heir.held() == 0
+            assert await heir.sql("SELECT * FROM streams") == []
+            await audit(heir.gate.ledger.driver, held=0)
+        call.task.cancel()
+        shop.gate.store = None
+
+
+async def test_a_dead_neighbour_s_stream_keeps_its_hold_until_it_is_booked(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        headers = bearer(await shop.customer("ada", "tight"))
+        async with opened_shop(tmp_path, app=lambda _calls: Play(), more=SOLD) as neighbour:
+            call = Running(shop, "/v1/flow", headers)
+            await play.do(start(), body(b"12345"))
+            ledger, other = shop.gate.ledger, neighbour.gate.ledger
+            assert ledger is not None
+            assert other is not None
+            assert ledger.slot != other.slot
+            for task in (*shop.gate._background, *neighbour.gate._background):
+                task.cancel()
+            await ledger.driver.close()
+            assert await other.recover_dead() == [ledger.slot]
+            assert await neighbour.held() == 300
+            assert await neighbour.gate.desk.streams.work() == 1
+            assert await neighbour.ledger() == [row(5)]
+            assert await neighbour.held() == 0
+            await audit(other.driver, held=0)
+        call.task.cancel()
+        shop.gate.store = None
+
+
+async def test_running_streams_write_their_measure_now_and_then(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start(), body(b"12345"), body(b"678"))
+        streams = shop.gate.desk.streams
+        await streams.work()
+        await play.do(body(b"9"))
+        await streams.work()
+        assert await shop.sql("SELECT units FROM streams") == [(8,)]
+        shop.clock.ahead_us += 3_000_000
+        await streams.work()
+        assert await shop.sql("SELECT units FROM streams") == [(9,)]
+        play.put(END, None)
+        await call.task
+
+
+# --- fixed prices ---------------------------------------------------------------------------------
+
+
+async def test_a_fixed_price_stream_whose_client_is_gone_stays_booked(tmp_path: Path) -> None:
+    """However that shows in the application: some servers raise from `send`."""
+    fixed = SOLD + '[actions."page"]\nprice = "0.1"\nstream = true\nroutes = ["GET /v1/page"]\n'
+    play = Play()
+    async with opened_shop(tmp_path, app=lambda _calls: play, more=fixed) as shop:
+        for how, rows in (("gone", 1), ("failed", 3)):
+            call = Running(
+                shop,
+                "/v1/page",
+                bearer(shop.keys["ada"].key if rows == 3 else await shop.customer("ada", None)),
+            )
+            await play.do(start(), body(b"x"))
+            if how == "gone":
+                call.gone.set()
+            play.put(OSError(how))
+            with pytest.raises(OSError, match=how):
+                await call.task
+            assert len(await shop.ledger()) == rows
+
+
+async def test_the_first_measure_is_written_by_background_work(tmp_path: Path) -> None:
+    """Nobody calls `work` but the gate itself."""
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", "tight")))
+        await play.do(start(), body(b"12345"), body(b"678"))
+        shop.clock.ahead_us += 10_000_000
+        async with asyncio.timeout(20):
+            while await shop.sql("SELECT units FROM streams") != [(8,)]:  # noqa: ASYNC110  a row, not an event
+                await asyncio.sleep(0.05)
+        play.put(END, None)
+        await call.task

@@ -1,4 +1,4 @@
-"""A seller for unmodified buyers: a real server, with the embedded facilitator and its chain of play money."""
+"""A seller for unmodified buyers: a real server, the embedded facilitator and its chain of play money."""
 
 from __future__ import annotations
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
 
 from headgate.service.recover import Recovery
-from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of
+from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, until
 from tests.x402.buyer import PAYER
 from tests.x402.scripted import ScriptedFacilitator, drop, refusing, settle_and_lose
 
@@ -68,7 +69,7 @@ async def test_asked_again_after_growing_pauses(shop: Shop, client: httpx.AsyncC
         if len(shop.asked) > began + len(asked_at):
             asked_at.append(second)
         shop.clock.ahead_us += SECOND
-    pauses = [later - earlier for earlier, later in zip(asked_at, asked_at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(asked_at)]
     assert pauses[:4] == sorted(pauses[:4])
     assert pauses[0] <= 2
     assert 55 <= max(pauses) <= 62
@@ -99,7 +100,7 @@ async def test_a_refusal_proves_nothing_until_the_authorization_is_long_over(
 
 
 async def test_says_that_it_was_used_and_not_by_what(shop: Shop, client: httpx.AsyncClient) -> None:
-    """A facilitator that does not remember its own settlement: the payment may well be paid, so it stays open."""
+    """A facilitator that forgot its own settlement: the payment may well be paid, so it stays open."""
     payment = paid(await client.get("/v1/doc"))
     shop.facilitator.script.settle.append(settle_and_lose)
     await client.get("/v1/doc", headers=payment)
@@ -152,7 +153,7 @@ async def test_recovery_and_payments_at_the_same_time(shop: Shop, client: httpx.
 async def test_two_processes_on_one_store(tmp_path: Path) -> None:
     """The living are left alone; what one left open when it went, the other goes on with."""
     clock = Clock()
-    async with ScriptedFacilitator() as scripted:
+    async with ScriptedFacilitator() as scripted:  # noqa: SIM117  it outlives both shops
         async with opened_shop(tmp_path, facilitator=scripted, clock=clock) as ben:
             stop_background(ben)
             async with opened_shop(tmp_path, facilitator=scripted, clock=clock) as ada:
@@ -161,9 +162,7 @@ async def test_two_processes_on_one_store(tmp_path: Path) -> None:
                     payment = paid(await to_ada.get("/v1/doc"))
                     ada.calls.gate = asyncio.Event()
                     asking = asyncio.create_task(to_ada.get("/v1/doc", headers=payment))
-                    async with asyncio.timeout(20):
-                        while not ada.calls.count:
-                            await asyncio.sleep(0)
+                    await until(lambda: ada.calls.count)
                     await recovery_of(ben).run_once()
                     running = await to_ben.get("/v1/doc", headers=payment)
                     assert problem_of(running) == "payment_in_progress"

@@ -77,18 +77,22 @@ def deadly_ledger(step: str) -> None:
 
 
 def application(handled: Path, step: str) -> Starlette:
-    async def handler(request: Request) -> Response:
+    def counted() -> int:
         with handled.open("a") as file:
             file.write("handled\n")
+        return len(handled.read_text().split())
+
+    async def handler(request: Request) -> Response:
+        run = counted()
         if step == "working":
             die()
-        return PlainTextResponse(f"answer {len(handled.read_text().split())} {await request.body()!r}")
+        return PlainTextResponse(f"answer {run} {await request.body()!r}")
 
     return Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"])])
 
 
-async def main(path: Path, step: str) -> None:
-    config = parse(path.read_text(), file=str(path), environ={})
+async def main(path: Path, text: str, step: str) -> None:
+    config = parse(text, file=str(path), environ={})
     facilitators = {
         network: Deadly(facilitator, step)
         for network, facilitator in make_takers(config, clock_us).facilitators.items()
@@ -103,4 +107,4 @@ async def main(path: Path, step: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[1]).read_text(), sys.argv[2]))

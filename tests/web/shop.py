@@ -343,6 +343,16 @@ async def client_of(app: Any, transport: str) -> AsyncIterator[httpx.AsyncClient
             yield client
 
 
+async def until(holds: Callable[[], Any], timeout_s: int = 30) -> None:
+    """Let the event loop run until something holds; `holds` may be a coroutine function."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            found = holds()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+            await asyncio.sleep(0.005)
+
+
 def paid(response: httpx.Response, account: Any = PAYER) -> dict[str, str]:
     """The header with which the official client takes up the offer of a 402."""
     assert response.status_code == 402, (response.status_code, response.text)

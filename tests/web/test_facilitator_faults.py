@@ -1,6 +1,6 @@
 """The failure table of contract §4 over real HTTP, with a facilitator that obeys the test.
 
-Whatever it does: never two events, never a settled payment without one, and the payer is never invited to sign
+Whatever it does: never two events, never a settled payment without one, and the payer is not invited to sign
 again while its payment may have been made.
 """
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from headgate.service.recover import Recovery
-from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked
+from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
 from tests.x402.buyer import PAYER
 from tests.x402.scripted import (
     ScriptedFacilitator,
@@ -49,6 +49,10 @@ async def recover(shop: Shop, rounds: int = 1) -> None:
     for _ in range(rounds):
         shop.clock.ahead_us += 61_000_000
         await recovery.run_once()
+
+
+async def settled(shop: Shop) -> bool:
+    return await shop.payments() == ["settled"]
 
 
 def says_nothing_of_it(answer: httpx.Response) -> None:
@@ -185,9 +189,7 @@ async def test_the_worker_finds_it_by_itself(shop: Shop, client: httpx.AsyncClie
     payment = paid(await client.get("/v1/doc"))
     shop.facilitator.script.settle.append(drop)
     assert (await client.get("/v1/doc", headers=payment)).status_code == 503
-    async with asyncio.timeout(30):
-        while await shop.payments() != ["settled"]:
-            await asyncio.sleep(0.05)
+    await until(lambda: settled(shop))
     assert (await client.get("/v1/doc", headers=payment)).status_code == 200
     assert await shop.ledger() == [SOLD]
 
@@ -276,9 +278,7 @@ async def test_the_payer_hangs_up_while_it_is_settled(shop: Shop) -> None:
         payment = paid(await client.get("/v1/doc"))
         shop.facilitator.script.settle.append(slowly)
         await hang_up(url, payment, asked)
-        async with asyncio.timeout(20):
-            while await shop.payments() != ["settled"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: settled(shop))
         again = await client.get("/v1/doc", headers=payment)
         assert again.status_code == 200
     assert await shop.ledger() == [SOLD]
@@ -304,7 +304,5 @@ async def test_a_cancelled_request_is_settled_to_its_end(shop: Shop) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
-        while await shop.payments() != ["settled"]:
-            await asyncio.sleep(0.01)
+    await until(lambda: settled(shop))
     assert await shop.ledger() == [SOLD]

@@ -1,4 +1,4 @@
-"""`kill -9` at each step of a payment, with the chain in another process (contract §4, last row; failure case 5).
+"""`kill -9` at each step of a payment, with the chain in another process (contract §4, failure case 5).
 
 After a restart: one transfer at most, never two events, no transfer without an event, and the payer who asks
 again with the same payment gets its answer.

@@ -1,4 +1,4 @@
-"""x402 `exact` over real HTTP: the offer, the paid answer, its receipt, and the same payment again (contract §4)."""
+"""x402 `exact` over real HTTP (contract §4): offer, paid answer, receipt, and the same payment again."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from tests.web.shop import (
     paid,
     problem_of,
     unpacked,
+    until,
 )
 from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, changed, sealed
 
@@ -406,8 +407,7 @@ async def test_copies_while_it_runs_for_another_request(shop: Shop, client: http
     payment = await offered(client)
     shop.calls.gate = asyncio.Event()
     asking = asyncio.create_task(client.get("/v1/doc", headers=payment))
-    while not shop.calls.count:
-        await asyncio.sleep(0.005)
+    await until(lambda: shop.calls.count)
     other = await client.get("/v1/doc?other=1", headers=payment)
     assert problem_of(other) == "payment_bound_elsewhere"
     shop.calls.gate.set()
@@ -474,7 +474,7 @@ async def test_the_buyer_s_own_word_for_the_price_is_worth_nothing(
 
 
 async def test_an_old_recipient_is_honoured_after_a_restart(tmp_path: Path) -> None:
-    """`pay_to` was changed in the configuration: who was quoted the old one still pays it (contract §4 step 2)."""
+    """`pay_to` was changed: who was quoted the old one may still pay it (contract §4 step 2)."""
     newer = "0x00000000000000000000000000000000000B0b00"
     clock = Clock()
     async with opened_shop(tmp_path, clock=clock) as shop, client_of(shop.app, "http") as client:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from mcp_types import CallToolResult, InputRequiredResult, ListToolsResult, Text
 from x402.schemas import PaymentRequired
 
 from headgate import Headgate, Identity, usage
+from headgate.config import Config
 from headgate.model.errors import PaymentError, UnknownAction
+from headgate.model.payment import payment_text
+from headgate.service.reopen import reopen_payment
 from headgate.web.mcp_payer import read_payment, tool_binding
 from tests.web.shop import Row, Shop, opened_shop, serving
 from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, changed, sdk_client
@@ -309,6 +313,123 @@ async def test_the_result_is_kept_for_a_while(shop: Shop, tools: Tools) -> None:
     assert late.meta is not None
     assert late.meta["headgate/receipt"] == refusal["receipt"]
     assert len(tools.calls) == 1
+
+
+async def test_a_result_too_large_to_keep_is_made_again_uncharged(tmp_path: Path) -> None:
+    def few_bytes(config: Config) -> Config:
+        return replace(config, limits=replace(config.limits, kept_answer_bytes=10))
+
+    async with opened(tmp_path, change=few_bytes) as (shop, tools), Client(tools.server) as client:
+        payment = pay(await call(client))
+        first = await call(client, payment)
+        assert (await call(client, payment, how="raise")).is_error  # another call: not for this one
+        again = await call(client, payment)
+        assert (again.structured_content, tools.calls) == (
+            {"name": "a.txt", "call": 2},
+            [("a.txt", "x402")] * 2,
+        )
+        assert first.meta is not None
+        assert again.meta is not None
+        assert again.meta["x402/payment-response"] == first.meta["x402/payment-response"]
+        shop.clock.ahead_us = 16 * 60 * 1_000_000
+        assert told(await call(client, payment))["code"] == "payment_used"
+    assert len(tools.calls) == 2
+
+
+async def test_a_reopened_payment_is_served_once_more_uncharged(shop: Shop, tools: Tools) -> None:
+    assert shop.gate.store is not None
+    driver = shop.gate.store.driver
+    async with Client(tools.server) as client:
+        payment = pay(await call(client))
+        await call(client, payment)
+        ((identifier,),) = await shop.sql("SELECT id FROM payments")
+        await reopen_payment(driver, payment_text(identifier), "asked for", now_us=shop.clock())
+        assert (await call(client, payment)).structured_content == {"name": "a.txt", "call": 2}
+        assert (await call(client, payment)).structured_content == {"name": "a.txt", "call": 2}
+    assert shop.asked == ["verify", "settle"]
+    assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
+
+
+async def test_a_reopened_payment_waits_for_a_tool_that_works(shop: Shop) -> None:
+    server = MCPServer("tests")
+    shop.gate.mcp(server, tools={"fetch": "doc.read"})
+    works = iter([True, False, True])
+
+    @server.tool()
+    async def fetch() -> str:
+        caller = usage().caller
+        assert caller is not None
+        assert caller.payer == AGENT
+        if not next(works):
+            raise RuntimeError("not now")
+        return "fetched"
+
+    assert shop.gate.store is not None
+    async with Client(server) as client:
+        payment = pay(await client.call_tool("fetch"))
+        await client.call_tool("fetch", meta=payment)  # type: ignore[arg-type]
+        ((identifier,),) = await shop.sql("SELECT id FROM payments")
+        await reopen_payment(
+            shop.gate.store.driver, payment_text(identifier), "asked for", now_us=shop.clock()
+        )
+        assert (await client.call_tool("fetch", meta=payment)).is_error  # type: ignore[arg-type]
+        assert await shop.payments() == ["reopened"]
+        assert not (await client.call_tool("fetch", meta=payment)).is_error  # type: ignore[arg-type]
+    assert await shop.payments() == ["settled"]
+    assert len(await shop.ledger()) == 1
+
+
+MEASURED = """
+[actions."by.json"]
+title = "By JSON"
+unit = "token"
+price = "0.001"
+max_units = 1000
+measure = "json:/usage/tokens"
+[actions."by.bytes"]
+title = "By bytes"
+unit = "byte"
+price = "0.001"
+max_units = 1000
+measure = "bytes"
+[plans.metered]
+title = "Metered"
+included = { "by.json" = 100, "by.bytes" = 100 }
+beyond = "overage"
+"""
+
+
+async def test_results_are_measured_as_answers_are(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, more=MEASURED) as shop:
+        secret = await shop.customer("acme", "metered")
+        server = MCPServer("tests")
+        shop.gate.mcp(server)
+
+        @server.tool()
+        @shop.gate.tool("by.json")
+        async def structured(tokens: int | str) -> dict[str, Any]:
+            return {"usage": {"tokens": tokens}}
+
+        @server.tool(structured_output=False)
+        @shop.gate.tool("by.json")
+        async def text(tokens: int) -> str:
+            return json.dumps({"usage": {"tokens": tokens}})
+
+        @server.tool()
+        @shop.gate.tool("by.bytes")
+        async def spelled(word: str) -> str:
+            return word
+
+        async with Client(server) as client:
+            for tool, arguments in (
+                ("structured", {"tokens": 7}),
+                ("structured", {"tokens": "many"}),  # not a number: nothing is charged
+                ("text", {"tokens": 9}),
+                ("spelled", {"word": "größer"}),
+            ):
+                result = await client.call_tool(tool, arguments, meta=key(secret))  # type: ignore[arg-type]
+                assert not result.is_error
+        assert [row.units for row in await shop.ledger()] == [7, 9, 8]
 
 
 @pytest.mark.parametrize("how", ["raise", "void"])

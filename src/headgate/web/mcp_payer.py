@@ -19,12 +19,13 @@ from headgate.model.errors import PaymentError, StoreError
 from headgate.model.offer import Reason, SignedPayment
 from headgate.model.payment import PaymentRow, State, binding_digest
 from headgate.service.admit import Admitted
-from headgate.service.pay import Declined, OpenPayment, Receipt, Why, receipt_of
+from headgate.service.pay import RETRY_AFTER_S, Declined, OpenPayment, Receipt, Why, receipt_of
 from headgate.store.operations import KeptAnswer
+from headgate.web.again import PaidBefore
 from headgate.web.answer import STORE_DOWN
-from headgate.web.mcp_result import Result, billable_units, offered, refused, with_receipt
+from headgate.web.mcp_result import Result, billable_units, is_good, offered, refused, with_receipt
 from headgate.web.paid import encode_headers
-from headgate.web.payer import NO_OFFERS, PENDING, Payer, used_reply
+from headgate.web.payer import NO_OFFERS, PENDING, Payer, used_reply, waiting
 from headgate.web.problems import problem
 from headgate.web.usage import Usage
 from headgate.x402 import wire
@@ -59,7 +60,8 @@ def read_payment(found: Any) -> SignedPayment:
         raise PaymentError("invalid_payload", "it is not a JSON object") from None
     if len(encoded) > _MOST_BYTES:
         raise PaymentError(
-            "payment_header_too_large", f"the payment has {len(encoded)} bytes; at most {_MOST_BYTES} are read"
+            "payment_header_too_large",
+            f"the payment has {len(encoded)} bytes; at most {_MOST_BYTES} are read",
         )
     return wire.parse(encoded)
 
@@ -92,9 +94,11 @@ class ToolPayer:
         except StoreError as error:
             log.error("a payment could not be claimed: %s", error)
             return refused(STORE_DOWN)
-        if isinstance(opened, Declined):
-            return await self._declined(opened, action, tool)
-        return await self._work(opened, admitted, tool, digest, run)
+        if isinstance(opened, OpenPayment):
+            return await self._work(opened, admitted, tool, digest, run)
+        if opened.row is not None and await payer.is_due_again(opened):
+            return await self._work_again(opened.row, admitted, run)
+        return await self._declined(opened, action, tool)
 
     async def _work(
         self, opened: OpenPayment, admitted: Admitted, tool: str, digest: bytes, run: Run
@@ -111,6 +115,45 @@ class ToolPayer:
         with anyio.CancelScope(shield=True):
             result = await self._conclude(opened, usage, tool, digest, result)
         return result  # noqa: RET504  for mypy a scope may swallow what is raised in it
+
+    async def _work_again(self, row: PaymentRow, admitted: Admitted, run: Run) -> Result:
+        """Serve a settled payment once more, uncharged: its result was not kept, or it was reopened."""
+        cashier = self._payer.cashier
+        assert row.authorization_json is not None
+        try:
+            if not await cashier.begin_again(row):
+                return refused(self._payer.reply_for(Why.RUNNING))
+        except StoreError as error:
+            log.error("a payment could not be served again: %s", error)
+            return refused(STORE_DOWN)
+        usage = Usage(
+            admitted, "x402", PaidBefore(row.id, wire.parse(row.authorization_json), admitted.action)
+        )
+        try:
+            result = await run(usage)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await cashier.end_again(row, None, "the tool failed, or its caller gave up")
+            raise
+        with anyio.CancelScope(shield=True):
+            result = await self._conclude_again(row, usage, result)
+        return result  # noqa: RET504  for mypy a scope may swallow what is raised in it
+
+    async def _conclude_again(self, row: PaymentRow, usage: Usage, result: Result) -> Result:
+        cashier = self._payer.cashier
+        try:
+            if not is_good(usage, result):
+                await cashier.end_again(row, None, _why_released(result, usage))
+                return result
+            rows = await cashier.ledger.driver.rows("answer_read", (row.id,))
+            kept_until_us = int(rows[0][3]) if rows else 0
+            # What is kept for its time is not kept for longer by being asked for.
+            lasting = kept_until_us if kept_until_us >= cashier.now_us() else None
+            await cashier.end_again(row, self._kept(result, lasting))
+        except StoreError as error:
+            log.error("a result served again is withheld: %s", error)
+            return refused(PENDING)
+        return with_receipt(result, receipt_of(row), self._payer.receipt_url(row.id))
 
     async def _conclude(
         self, opened: OpenPayment, usage: Usage, tool: str, digest: bytes, result: Result
@@ -137,11 +180,12 @@ class ToolPayer:
             return with_receipt(result, outcome, self._payer.receipt_url(opened.id))
         return await self._declined(outcome, action.name, tool)
 
-    def _kept(self, result: Result) -> KeptAnswer:
+    def _kept(self, result: Result, until_us: int | None = None) -> KeptAnswer:
         cashier, body = self._payer.cashier, msgspec.json.encode(result)
         headers = encode_headers([(b"content-type", b"application/json")])
         small = len(body) <= self._payer.limits.kept_answer_bytes
-        return KeptAnswer(200, headers, body if small else None, cashier.now_us() + cashier.kept_answer_us)
+        until_us = cashier.now_us() + cashier.kept_answer_us if until_us is None else until_us
+        return KeptAnswer(200, headers, body if small else None, until_us)
 
     # --- refusals and repeats ---------------------------------------------------------------------
 
@@ -163,7 +207,10 @@ class ToolPayer:
             return self._offer(action, tool, declined.code, declined.row)
         if declined.why is Why.ANSWERED and declined.row is not None:
             return await self._again(declined.row)
-        return refused(self._payer.reply_for(declined.why))
+        reply = self._payer.reply_for(declined.why)
+        if declined.retry_after_s != RETRY_AFTER_S:
+            reply = waiting(reply, declined.retry_after_s)
+        return refused(reply)
 
     async def _again(self, row: PaymentRow) -> Result:
         """The result kept for a payment that settled before."""

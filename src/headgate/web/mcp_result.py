@@ -16,7 +16,7 @@ import msgspec
 
 from headgate.model.catalog import Action
 from headgate.service.pay import Receipt
-from headgate.web.answer import measured_units
+from headgate.web.measure import measured_units
 from headgate.web.problems import Reply
 from headgate.web.usage import Usage
 
@@ -56,14 +56,19 @@ def with_receipt(result: Result, receipt: Receipt, url: str) -> Result:
     return {**result, "_meta": meta}
 
 
+def is_good(usage: Usage, result: Result) -> bool:
+    """Whether a result is one that is paid for: no error, not void, and not a request for further input."""
+    finished = result.get("resultType", "complete") == "complete"
+    return finished and not result.get("isError") and usage.voided is None
+
+
 def billable_units(action: Action, usage: Usage, result: Result) -> int | None:
     """The units a tool's result is billed for; None: nothing is, for it is an error, void or not the last.
 
     A JSON pointer reads the structured content, or the first text where there is none; `bytes` counts the
     texts in UTF-8.
     """
-    finished = result.get("resultType", "complete") == "complete"
-    if result.get("isError") or not finished or usage.voided is not None:
+    if not is_good(usage, result):
         return None
     start = {"status": action.bill_on[0][0], "headers": []}  # a result without `isError` is what is billed
     return measured_units(action, usage, start, [{"body": _measured_body(action, result)}])

@@ -19,8 +19,9 @@ from headgate.service.admit import Admitted
 from headgate.service.pay import RETRY_AFTER_S, Ask, Cashier, Declined, OpenPayment, Receipt, Why, receipt_of
 from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
 from headgate.web.again import Again, Replies
-from headgate.web.answer import STORE_DOWN, measured_units
+from headgate.web.answer import STORE_DOWN
 from headgate.web.credentials import Credentials
+from headgate.web.measure import measured_units
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
 from headgate.web.problems import (
     EXPOSED,
@@ -178,7 +179,7 @@ class Payer:
             return
         if isinstance(opened, OpenPayment):
             await self._work(app, cashier, opened, admitted, scope, receive, send)
-        elif opened.row is not None and await self._is_due_again(opened):
+        elif opened.row is not None and await self.is_due_again(opened):
             again = self._again_for(cashier, opened.row, admitted)
             await again.serve(app, scope, receive, send)
         else:
@@ -344,7 +345,7 @@ class Payer:
         """The answer to a payment that opens nothing now, where it is neither an offer nor a kept answer."""
         return _REPLIES[why]
 
-    async def _is_due_again(self, declined: Declined) -> bool:
+    async def is_due_again(self, declined: Declined) -> bool:
         """Whether a settled payment is served once more: reopened, or its answer was too large to keep."""
         if declined.why is not Why.ANSWERED or declined.row is None:
             return declined.why is Why.REOPENED

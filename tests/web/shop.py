@@ -33,6 +33,7 @@ from headgate.config import Config, parse
 from headgate.model.event import Channel, Kind
 from headgate.model.payment import State
 from headgate.service.customers import create_customer
+from headgate.service.facilitators import Witness
 from headgate.service.keys import CreatedKey, create_key
 from headgate.service.subscribe import Agreement, create_subscription
 from headgate.x402.facilitator import FacilitatorClient, GuardedFacilitator
@@ -269,6 +270,7 @@ async def opened_shop(
     settle_timeout_ms: int = 2_000,
     verify_timeout_ms: int = 2_000,
     change: Callable[[Config], Config] = lambda config: config,
+    chains: Mapping[str, Witness] | None = None,
     **values: str,
 ) -> AsyncIterator[Shop]:
     """A shop on a store in `folder`, open for business."""
@@ -282,6 +284,7 @@ async def opened_shop(
             change(configured(folder, scripted.url, **values)),
             now_us=clock,
             facilitators={SEPOLIA: GuardedFacilitator(client, clock)},
+            chains=chains,
         )
         calls = Calls()
         inner = app(calls)

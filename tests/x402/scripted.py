@@ -199,7 +199,7 @@ class ScriptedFacilitator:
         self.asked.append((endpoint, asked))
         steps: deque[Step] = getattr(self.script, endpoint)
         try:
-            answer = (steps.popleft() if steps else ScriptedFacilitator.yes)(self, endpoint, asked)
+            answer = (steps.popleft() if steps else type(self).yes)(self, endpoint, asked)
         except Hang:
             await reader.read()
             return False

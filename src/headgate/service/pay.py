@@ -307,6 +307,7 @@ class Cashier:
                 units=units,
                 list_micros=charged,
                 written_off=written_off,
+                authorization_json=intend.authorization_json,
             )
             return await self.settle(row, payment.facilitator, payment.payload, requirements)
         finally:

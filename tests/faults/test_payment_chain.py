@@ -1,0 +1,373 @@
+"""Payments and the chain (contract §4, failure cases 2, 9, 10): what the chain shows is what is booked.
+
+A facilitator loses answers, lies and refuses; others settle, payers cancel, transfers vanish. In the end
+every transfer to the seller is charged once, and nothing is charged that is not on the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headgate.model.calendar import AccountingCalendar
+from headgate.service.facilitators import Witness
+from headgate.service.verify import verify
+from headgate.x402.chain import Chain
+from headgate.x402.rpc import InProcessNode
+from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain
+from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, unpacked
+from tests.x402.buyer import PAYER, SEPOLIA
+from tests.x402.scripted import Step, answering, drop, lying, refusing, settle_and_lose
+
+pytestmark = pytest.mark.timeout(60)
+AGENT = PAYER.address.lower()
+SOLD = Row("usage", "x402", 1, 100_000, None, AGENT)
+UNDONE = Row("reversal", "x402", -1, -100_000, None, AGENT)
+SECOND, MINUTE, HOUR = 1_000_000, 60_000_000, 3_600_000_000
+USED = refusing("invalid_exact_evm_nonce_already_used", 400)
+
+
+@dataclass
+class World:
+    """A shop whose background work the test does, and the chain it is paid on."""
+
+    shop: Shop
+    client: httpx.AsyncClient
+    chain: FakeChain
+
+    @property
+    def script(self) -> Any:
+        return self.shop.facilitator.script
+
+    async def payment(self) -> dict[str, str]:
+        return paid(await self.client.get("/v1/doc"))
+
+    async def buy(self, payment: dict[str, str]) -> httpx.Response:
+        return await self.client.get("/v1/doc", headers=payment)
+
+    async def buying(self, *steps: Step) -> tuple[dict[str, str], httpx.Response]:
+        """One purchase, with what the facilitator does at settle."""
+        payment = await self.payment()
+        self.script.settle.extend(steps)
+        return payment, await self.buy(payment)
+
+    async def later(self, us: int) -> None:
+        """Time passes, and the background work is done."""
+        self.shop.clock.ahead_us += us
+        assert self.shop.gate._recovery is not None
+        assert self.shop.gate._watcher is not None
+        await self.shop.gate._watcher.run_once()
+        await self.shop.gate._recovery.run_once()
+
+    async def books_agree(self) -> None:
+        """Σ charged = Σ transfers to the seller; chains, totals and payments verify."""
+        charged = sum(row.charged for row in await self.shop.ledger())
+        assert charged == sum(entry.value for entry in self.chain.entries.values() if entry.to)
+        assert self.shop.gate.store is not None
+        found = await verify(self.shop.gate.store.driver, calendar=AccountingCalendar("UTC"))
+        assert found.differences == ()
+
+
+def authorization(payment: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = unpacked(payment["PAYMENT-SIGNATURE"])["payload"]["authorization"]
+    return found
+
+
+def nonce(payment: dict[str, str]) -> str:
+    return str(authorization(payment)["nonce"])
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    chain = FakeChain(clock)
+    witness = Witness(Chain(InProcessNode(chain.answer)), ASSET)
+    async with (
+        ChainFacilitator(chain) as facilitator,
+        opened_shop(
+            tmp_path,
+            facilitator=facilitator,
+            clock=clock,
+            settle_timeout_ms=300,
+            chains={SEPOLIA: witness},
+        ) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        for task in shop.gate._background:
+            task.cancel()
+        yield World(shop, client, chain)
+
+
+# --- open payments --------------------------------------------------------------------------------
+
+
+async def test_settled_and_the_answer_lost_then_refused_for_ever(world: World) -> None:
+    """Case 2: every retry says "nonce already used"; the chain shows that it was us."""
+    payment, answer = await world.buying(settle_and_lose, *[USED] * 50)
+    assert problem_of(answer) == "payment_pending"
+    asked = world.shop.facilitator.count("settle")
+    await world.later(SECOND)
+    assert world.shop.facilitator.count("settle") == asked  # the chain is asked first
+    assert await world.shop.payments() == ["settled"]
+    again = await world.buy(payment)
+    assert again.status_code == 200
+    transaction = unpacked(again.headers["payment-response"])["transaction"]
+    assert transaction == world.chain.entries[nonce(payment)].transaction
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+async def test_somebody_else_settles_it_first(world: World) -> None:
+    """Case 10: the facilitator is refused, but the seller has been paid: the answer is due."""
+    payment = await world.payment()
+    transfer = world.chain.pay(authorization(payment))
+    world.script.settle.append(USED)
+    answer = await world.buy(payment)
+    assert answer.status_code == 200
+    assert unpacked(answer.headers["payment-response"])["transaction"] == transfer.transaction
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+async def test_used_it_says_and_the_chain_does_not_tell(world: World) -> None:
+    """Neither believed nor served: the payer is asked to wait, not to sign again."""
+    world.chain.broken = True
+    payment, answer = await world.buying(settle_and_lose, *[USED] * 50)
+    assert problem_of(answer) == "payment_pending"
+    await world.later(SECOND)
+    assert await world.shop.payments() == ["unknown"]
+    other, refused = await world.buying()
+    assert (refused.status_code, problem_of(refused)) == (503, "payment_pending")
+    assert "payment-required" not in refused.headers
+    world.chain.pay(authorization(other))
+    world.chain.broken = False
+    await world.later(MINUTE)
+    assert await world.shop.payments() == ["settled", "settled"]
+    assert [(await world.buy(each)).status_code for each in (payment, other)] == [200, 200]
+    await world.books_agree()
+
+
+async def test_the_payer_cancels_while_the_work_is_done(world: World) -> None:
+    payment = await world.payment()
+    world.chain.cancel(authorization(payment))
+    answer = await world.buy(payment)
+    assert answer.status_code == 402
+    assert await world.shop.payments() == ["failed"]
+    await world.later(HOUR)
+    assert await world.shop.payments() == ["failed"]
+    assert await world.shop.ledger() == []
+    await world.books_agree()
+
+
+async def test_the_payer_cancels_while_the_outcome_is_unknown(world: World) -> None:
+    payment, answer = await world.buying(drop)
+    assert problem_of(answer) == "payment_pending"
+    world.chain.cancel(authorization(payment))
+    await world.later(SECOND)
+    assert await world.shop.payments() == ["failed"]
+    refused = await world.buy(payment)
+    assert (refused.status_code, refused.json()["error"]) == (402, "authorization_canceled")
+    await world.books_agree()
+
+
+async def test_expired_is_final_by_the_chains_time(world: World) -> None:
+    """Our clock says nothing: only a final block past its validity, with the nonce unused, ends it."""
+    world.chain.final_lag = 900
+    payment, _ = await world.buying(*[drop] * 50)
+    await world.later(10 * MINUTE)
+    settles = world.shop.facilitator.count("settle")
+    for _ in range(3):
+        await world.later(2 * MINUTE)
+    assert await world.shop.payments() == ["unknown"]
+    assert world.shop.facilitator.count("settle") == settles  # nobody can settle it now
+    assert problem_of(await world.buy(payment)) == "payment_pending"
+    world.chain.final_lag = 10
+    await world.later(2 * MINUTE)
+    assert await world.shop.payments() == ["failed"]
+    assert await world.shop.ledger() == []
+
+
+@pytest.mark.parametrize("lie", [lying(transaction=""), lying(network="eip155:1"), lying(amount="1")])
+async def test_a_success_that_cannot_be_believed_is_looked_up(lie: Step, world: World) -> None:
+    """Case 9: 502, and then the chain's own transaction is booked; the liar is not asked again."""
+    payment, answer = await world.buying(lie, *[answering({}, 500)] * 50)
+    assert (answer.status_code, problem_of(answer)) == (502, "settlement_unverified")
+    await world.later(SECOND)
+    assert world.shop.facilitator.count("settle") == 1
+    assert (await world.buy(payment)).status_code == 200
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+# --- after a payment was closed -------------------------------------------------------------------
+
+
+async def test_refused_and_settled_by_somebody_later(world: World) -> None:
+    """A failed payment is final only by chain time: money that arrives is booked, and its answer is due."""
+    payment, answer = await world.buying(refusing("insufficient_funds"))
+    assert (answer.status_code, answer.json()["error"]) == (402, "insufficient_funds")
+    world.chain.pay(authorization(payment))
+    await world.later(20 * SECOND)
+    assert await world.shop.payments() == ["settled"]
+    assert (await world.buy(payment)).status_code == 200
+    assert world.shop.calls.count == 1
+    await world.books_agree()
+
+
+async def test_settled_when_its_answer_is_no_longer_kept(world: World) -> None:
+    """Found late, the payer still gets what it paid for: the work is done once more, uncharged."""
+    payment, _ = await world.buying(refusing("insufficient_funds"))
+    world.chain.pay(authorization(payment))
+    world.shop.clock.ahead_us += 20 * MINUTE
+    await world.shop.gate._forget_answers()
+    await world.later(SECOND)
+    assert await world.shop.payments() == ["reopened"]
+    served = await world.buy(payment)
+    assert (served.status_code, served.json()["call"]) == (200, 2)
+    assert await world.shop.payments() == ["settled"]
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+async def test_the_answer_of_an_unknown_payment_waits_for_it(world: World) -> None:
+    """However long it takes: what is kept is kept from when the payment was resolved."""
+    world.chain.broken = True
+    payment, _ = await world.buying(settle_and_lose, *[drop] * 50)
+    world.shop.clock.ahead_us += HOUR
+    await world.shop.gate._forget_answers()
+    world.chain.broken = False
+    await world.later(SECOND)
+    served = await world.buy(payment)
+    assert (served.status_code, served.json()["call"]) == (200, 1)
+
+
+async def test_a_failed_payment_is_final_once_its_time_is_over(world: World) -> None:
+    await world.buying(refusing("insufficient_funds"))
+    for _ in range(10):
+        await world.later(MINUTE)
+    asked = world.chain.asked
+    await world.later(30 * MINUTE)
+    assert world.chain.asked == asked
+    assert await world.shop.payments() == ["failed"]
+
+
+async def test_a_transfer_that_is_reorganised_away(world: World) -> None:
+    """A reversal and an open payment, then settled anew in an event of its own; the books net out."""
+    payment, answer = await world.buying()
+    assert answer.status_code == 200
+    first = unpacked(answer.headers["payment-response"])["transaction"]
+    world.chain.vanish(nonce(payment))
+    await world.later(20 * SECOND)  # no final block is past it yet: the node may only lag behind
+    assert await world.shop.payments() == ["settled"]
+    await world.later(2 * MINUTE)
+    assert await world.shop.payments() == ["settled"]
+    assert await world.shop.ledger() == [SOLD, UNDONE, SOLD]
+    second = world.chain.entries[nonce(payment)].transaction
+    assert second != first
+    (row,) = await world.shop.sql("SELECT tx FROM payments")
+    assert "0x" + row[0].hex() == second
+    notes = [note for (note,) in await world.shop.sql("SELECT note FROM payment_steps ORDER BY n")]
+    assert any("reorganised" in (note or "") for note in notes)
+    again = await world.buy(payment)
+    assert (again.status_code, again.json()["call"]) == (200, 1)
+    await world.books_agree()
+    await world.later(10 * MINUTE)
+    assert len(await world.shop.ledger()) == 3
+
+
+async def test_reorganised_away_for_good(world: World) -> None:
+    """It cannot be settled any more: unpaid work, and the seller's books say so."""
+    payment, _ = await world.buying()
+    await world.later(20 * SECOND)
+    world.chain.vanish(nonce(payment))
+    world.shop.facilitator.script.settle.extend([drop] * 50)
+    for _ in range(10):
+        await world.later(MINUTE)
+    assert await world.shop.payments() == ["failed"]
+    assert await world.shop.ledger() == [SOLD, UNDONE]
+    await world.books_agree()
+
+
+async def test_final_transfers_are_not_looked_at_again(world: World) -> None:
+    await world.buying()
+    for _ in range(4):
+        await world.later(2 * MINUTE)
+    asked = world.chain.asked
+    for _ in range(4):
+        await world.later(10 * MINUTE)
+    assert world.chain.asked == asked
+    assert await world.shop.ledger() == [SOLD]
+
+
+async def test_another_transaction_paid_than_the_facilitator_said(world: World) -> None:
+    """A well-formed lie: the row that names it is taken back, and the true transfer is booked."""
+    payment, answer = await world.buying(lying(transaction="0x" + "ab" * 32))
+    assert answer.status_code == 200
+    await world.later(20 * SECOND)
+    assert await world.shop.ledger() == [SOLD, UNDONE, SOLD]
+    (row,) = await world.shop.sql("SELECT tx FROM payments")
+    assert "0x" + row[0].hex() == world.chain.entries[nonce(payment)].transaction
+    await world.books_agree()
+
+
+async def test_a_lie_about_a_transfer_that_never_was(world: World) -> None:
+    def says_so(_facilitator: Any, _endpoint: str, asked: dict[str, Any]) -> Any:
+        body = {
+            "success": True,
+            "transaction": "0x" + "cd" * 32,
+            "network": SEPOLIA,
+            "payer": asked["paymentPayload"]["payload"]["authorization"]["from"],
+        }
+        return answering(body)(_facilitator, _endpoint, asked)
+
+    payment, answer = await world.buying(says_so)
+    assert answer.status_code == 200
+    await world.later(3 * MINUTE)
+    assert await world.shop.ledger() == [SOLD, UNDONE, SOLD]  # found out, and then really settled
+    assert world.chain.entries[nonce(payment)].value == 100_000
+    await world.books_agree()
+
+
+async def test_a_node_on_another_chain_is_not_believed(world: World) -> None:
+    """It knows of no payment at all; nothing is undone on its word."""
+    world.chain.chain_id = 1
+    payment, _ = await world.buying()
+    world.chain.entries.clear()
+    for _ in range(3):
+        await world.later(3 * MINUTE)
+    assert await world.shop.ledger() == [SOLD]
+    assert (await world.buy(payment)).status_code == 200
+
+
+async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path: Path) -> None:
+    """Play money is gone when its process stops; what was sold with it stays sold."""
+    from headgate import Headgate
+    from tests.web.shop import Calls, application, configured
+
+    clock = Clock()
+    for restart in range(2):
+        gate = Headgate(configured(tmp_path, "embedded"), now_us=clock)
+        inner = application(Calls())
+        app = gate.middleware(inner)
+        await gate.open(inner)
+        try:
+            assert set(gate._chains) == {SEPOLIA}
+            if restart == 0:
+                async with client_of(app, "asgi") as client:
+                    offer = await client.get("/v1/doc")
+                    (facilitator,) = gate._facilitators.values()
+                    chain = facilitator._facilitator._embedded.chain  # type: ignore[attr-defined]
+                    chain.fund(PAYER.address, 1_000_000)
+                    assert (await client.get("/v1/doc", headers=paid(offer))).status_code == 200
+            clock.ahead_us += 5 * MINUTE
+            assert gate._watcher is not None
+            assert await gate._watcher.run_once() == 0
+            assert gate.store is not None
+            assert await gate.store.driver.rows_sql("SELECT state FROM payments") == [(5,)]
+        finally:
+            await gate.close()

@@ -12,9 +12,6 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
 
 from headgate.config import X402Config
 from headgate.model.booking import PaidUse
@@ -24,6 +21,15 @@ from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
 from headgate.service.facilitators import Witness
+from headgate.service.paying import (
+    RETRY_AFTER_S,
+    Ask,
+    Declined,
+    OpenPayment,
+    Receipt,
+    Why,
+    receipt_of,
+)
 from headgate.store.ledger import Ledger
 from headgate.store.names import Names
 from headgate.store.operations import (
@@ -43,86 +49,10 @@ from headgate.x402.breaker import Refusals
 from headgate.x402.chain import Paid
 from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
+__all__ = ["RETRY_AFTER_S", "Ask", "Cashier", "Declined", "OpenPayment", "Receipt", "Why", "receipt_of"]
+
 log = logging.getLogger("headgate.payments")
-RETRY_AFTER_S = 2
 _TAKEN_BEFORE = frozenset({Reason.NO_MATCHING_OFFER, Reason.EXPIRED, Reason.PERMIT2_EXPIRED})
-
-
-class Why(Enum):
-    """Why a payment does not open the action now; the web layer has one status for each."""
-
-    REFUSED = "refused"  # 402 with the offer and `code`
-    RUNNING = "running"  # 409, Retry-After: the first request with it is still at work
-    ELSEWHERE = "elsewhere"  # 409 payment_bound_elsewhere
-    PENDING = "pending"  # 503 payment_pending: the outcome of its settlement is not known
-    UNREACHABLE = "unreachable"  # 503: the facilitator gives no usable answer; the payment stays usable
-    UNVERIFIED = "unverified"  # 502 settlement_unverified
-    ANSWERED = "answered"  # settled before: the kept answer
-    REOPENED = "reopened"  # settled before: to be served once more, uncharged
-    BUSY = "busy"  # 429, Retry-After: this payer has as much work in flight as it may have
-
-
-class Declined(NamedTuple):
-    """A payment that does not open the action now; `code` is machine-readable, `row` set once known.
-
-    `retry_after_s` is for the answers that carry `Retry-After`.
-    """
-
-    why: Why
-    code: str
-    row: PaymentRow | None = None
-    retry_after_s: int = RETRY_AFTER_S
-
-
-@dataclass(slots=True)
-class OpenPayment:
-    """A payment that was claimed and verified for one request; its work may begin."""
-
-    id: bytes
-    signed: SignedPayment
-    offer: Offer
-    action: Action
-    rail: int
-    row: PaymentRow
-    facilitator: Facilitator
-    payload: wire.Json
-    steps: list[tuple[int, State, str | None]] = field(default_factory=list)
-
-
-class Receipt(NamedTuple):
-    """What a payer gets: the settlement in protocol terms; `transaction` is empty where use was 0."""
-
-    payment: bytes
-    transaction: str
-    network: str
-    payer: str
-    amount_micros: int
-
-    @property
-    def header(self) -> bytes:
-        """The `PAYMENT-RESPONSE` value."""
-        return wire.settlement_header(
-            transaction=self.transaction,
-            network=self.network,
-            payer=self.payer,
-            amount_micros=self.amount_micros,
-        )
-
-
-class Ask(NamedTuple):
-    """A request for a priced action that must be paid; ids as stored, `binding` names method and URL."""
-
-    action: Action
-    action_id: int
-    route_id: int | None
-    url: str
-    binding: bytes
-    request_id: bytes
-    occurred_us: int
-    customer: int | None
-    subscription: int | None
-    seat: int | None
-    api_key: int | None
 
 
 class Cashier:
@@ -440,17 +370,6 @@ def _wait_s(facilitator: Facilitator) -> int:
     """When it is worth asking again: while a breaker is open, when it closes."""
     wait_us = facilitator.wait_us() if isinstance(facilitator, GuardedFacilitator) else 0
     return max(RETRY_AFTER_S, -(-wait_us // 1_000_000))
-
-
-def receipt_of(row: PaymentRow) -> Receipt:
-    """The receipt of a settled payment."""
-    return Receipt(
-        row.id,
-        "" if row.tx is None else "0x" + row.tx.hex(),
-        row.network,
-        "0x" + row.payer.hex(),
-        row.charged_micros,
-    )
 
 
 def _name_hash(signed: SignedPayment) -> bytes | None:

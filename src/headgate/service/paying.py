@@ -1,0 +1,103 @@
+"""What taking a payment starts from and leads to: a request, a claimed payment, a receipt, or why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from headgate.model.catalog import Action
+from headgate.model.offer import Offer, SignedPayment
+from headgate.model.payment import PaymentRow, State
+from headgate.x402 import wire
+from headgate.x402.facilitator import Facilitator
+
+RETRY_AFTER_S = 2
+
+
+class Why(Enum):
+    """Why a payment does not open the action now; the web layer has one status for each."""
+
+    REFUSED = "refused"  # 402 with the offer and `code`
+    RUNNING = "running"  # 409, Retry-After: the first request with it is still at work
+    ELSEWHERE = "elsewhere"  # 409 payment_bound_elsewhere
+    PENDING = "pending"  # 503 payment_pending: the outcome of its settlement is not known
+    UNREACHABLE = "unreachable"  # 503: the facilitator gives no usable answer; the payment stays usable
+    UNVERIFIED = "unverified"  # 502 settlement_unverified
+    ANSWERED = "answered"  # settled before: the kept answer
+    REOPENED = "reopened"  # settled before: to be served once more, uncharged
+    BUSY = "busy"  # 429, Retry-After: this payer has as much work in flight as it may have
+
+
+class Declined(NamedTuple):
+    """A payment that does not open the action now; `code` is machine-readable, `row` set once known.
+
+    `retry_after_s` is for the answers that carry `Retry-After`.
+    """
+
+    why: Why
+    code: str
+    row: PaymentRow | None = None
+    retry_after_s: int = RETRY_AFTER_S
+
+
+@dataclass(slots=True)
+class OpenPayment:
+    """A payment that was claimed and verified for one request; its work may begin."""
+
+    id: bytes
+    signed: SignedPayment
+    offer: Offer
+    action: Action
+    rail: int
+    row: PaymentRow
+    facilitator: Facilitator
+    payload: wire.Json
+    steps: list[tuple[int, State, str | None]] = field(default_factory=list)
+
+
+class Receipt(NamedTuple):
+    """What a payer gets: the settlement in protocol terms; `transaction` is empty where use was 0."""
+
+    payment: bytes
+    transaction: str
+    network: str
+    payer: str
+    amount_micros: int
+
+    @property
+    def header(self) -> bytes:
+        """The `PAYMENT-RESPONSE` value."""
+        return wire.settlement_header(
+            transaction=self.transaction,
+            network=self.network,
+            payer=self.payer,
+            amount_micros=self.amount_micros,
+        )
+
+
+class Ask(NamedTuple):
+    """A request for a priced action that must be paid; ids as stored, `binding` names method and URL."""
+
+    action: Action
+    action_id: int
+    route_id: int | None
+    url: str
+    binding: bytes
+    request_id: bytes
+    occurred_us: int
+    customer: int | None
+    subscription: int | None
+    seat: int | None
+    api_key: int | None
+
+
+def receipt_of(row: PaymentRow) -> Receipt:
+    """The receipt of a settled payment."""
+    return Receipt(
+        row.id,
+        "" if row.tx is None else "0x" + row.tx.hex(),
+        row.network,
+        "0x" + row.payer.hex(),
+        row.charged_micros,
+    )

@@ -32,7 +32,7 @@ from headgate.service.reopen import reopen_payment
 from headgate.web.mcp_payer import read_payment, tool_binding
 from tests.web.shop import Row, Shop, opened_shop, serving
 from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, changed, sdk_client
-from tests.x402.scripted import drop, refusing, settle_and_lose
+from tests.x402.scripted import drop, late, refusing, settle_and_lose
 
 pytestmark = pytest.mark.timeout(60)
 AGENT = PAYER.address.lower()
@@ -476,6 +476,43 @@ async def test_the_same_payment_while_the_first_call_runs(shop: Shop, tools: Too
         tools.wait.set()
         assert not (await first).is_error
     assert len(await shop.ledger()) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_paid_call_given_up_leaves_the_payment_good(shop: Shop, tools: Tools, mode: str) -> None:
+    tools.wait = asyncio.Event()
+    async with Client(tools.server, mode=mode) as client:
+        payment = pay(await call(client))
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, client, payment)
+            await tools.called.wait()
+            group.cancel_scope.cancel()
+        while await shop.payments() != ["released"]:  # noqa: ASYNC110  it is the store that tells
+            await asyncio.sleep(0.005)
+        tools.wait.set()
+        assert not (await call(client, payment)).is_error
+    assert shop.asked == ["verify", "verify", "settle"]
+    assert len(await shop.ledger()) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_paid_call_given_up_while_it_is_settled_can_be_had_again(
+    shop: Shop, tools: Tools, mode: str
+) -> None:
+    shop.facilitator.script.settle.append(late(0.2))
+    async with Client(tools.server, mode=mode) as client:
+        payment = pay(await call(client))
+        async with anyio.create_task_group() as group:
+            group.start_soon(call, client, payment)
+            while "settle" not in shop.asked:  # noqa: ASYNC110  it is the facilitator that tells
+                await asyncio.sleep(0.005)
+            group.cancel_scope.cancel()
+        while await shop.payments() != ["settled"]:  # noqa: ASYNC110  it is the store that tells
+            await asyncio.sleep(0.005)
+        again = await call(client, payment)
+    assert again.structured_content == {"name": "a.txt", "call": 1}
+    assert (len(tools.calls), shop.asked) == (1, ["verify", "settle"])
+    assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
 
 
 async def test_a_refused_payment_is_told_why(shop: Shop, tools: Tools) -> None:

@@ -42,6 +42,7 @@ from headgate.service.finding import Level
 from headgate.service.ids import RequestIds
 from headgate.service.networks import Networks
 from headgate.service.opening import Store, open_store
+from headgate.service.owed import mark_refunds_due
 from headgate.service.pay import Cashier
 from headgate.service.recover import Recovery
 from headgate.service.storefront import Storefront
@@ -441,9 +442,11 @@ class Headgate:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _recover(self) -> None:
-        """Take over what dead processes left; a task of its own resolves payments."""
+        """Take over what dead processes left and book their streams; a task of its own resolves payments."""
         if self.ledger is not None:
             await self.ledger.recover_dead()
+            await self.desk.streams.work()
+            await mark_refunds_due(self.ledger.driver, self._now_us())
 
     async def _forget_answers(self) -> None:
         """Delete the answers kept for payers whose time is over; payments and events stay."""

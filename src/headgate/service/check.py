@@ -106,7 +106,6 @@ def unbuilt_findings(config: Config) -> Iterator[Finding]:
     ]
     for action in config.catalog.actions.values():
         where = path_of("actions", action.name)
-        said.append((action.settle == "before", f"{where}.settle", "it is settled after the work"))
         said.append((action.stream, f"{where}.stream", "its answers are not streams to Headgate"))
     for applies, where, instead in said:
         if applies:

@@ -49,7 +49,17 @@ from headgate.x402.breaker import Refusals
 from headgate.x402.chain import Paid
 from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
-__all__ = ["RETRY_AFTER_S", "Ask", "Cashier", "Declined", "OpenPayment", "Receipt", "Why", "receipt_of"]
+__all__ = [
+    "RETRY_AFTER_S",
+    "Ask",
+    "Cashier",
+    "Declined",
+    "OpenPayment",
+    "Receipt",
+    "Why",
+    "receipt_of",
+    "says_used",
+]
 
 log = logging.getLogger("headgate.payments")
 _TAKEN_BEFORE = frozenset({Reason.NO_MATCHING_OFFER, Reason.EXPIRED, Reason.PERMIT2_EXPIRED})
@@ -196,10 +206,13 @@ class Cashier:
         payment: OpenPayment,
         units: int,
         written_off: int,
-        answer: KeptAnswer,
+        answer: KeptAnswer | None,
         body_digest: bytes | None,
     ) -> Receipt | Declined:
-        """Steps 7 and 8. Goes on to its end even where the request is cancelled meanwhile."""
+        """Steps 7 and 8. Goes on to its end even where the request is cancelled meanwhile.
+
+        Without an answer the work is still to be done: the payment is settled, and reopened for it.
+        """
         task = asyncio.ensure_future(self._finish(payment, units, written_off, answer, body_digest))
         return await asyncio.shield(task)
 
@@ -208,7 +221,7 @@ class Cashier:
         payment: OpenPayment,
         units: int,
         written_off: int,
-        answer: KeptAnswer,
+        answer: KeptAnswer | None,
         body_digest: bytes | None,
     ) -> Receipt | Declined:
         try:
@@ -227,7 +240,8 @@ class Cashier:
                 authorization_json=wire.encode_json(payment.payload),
                 requirements_json=wire.encode_json(requirements),
                 answer=answer,
-                steps=(*payment.steps, (now_us, State.SERVED, None), (now_us, State.SETTLING, None)),
+                steps=(*payment.steps, *_intended(now_us, before=answer is None)),
+                refund_due_us=0 if answer is not None else now_us + self.settings.refund_after_us,
             )
             if not await self.ledger.submit(intend):
                 return Declined(Why.PENDING, "payment_pending")
@@ -350,15 +364,29 @@ class Cashier:
                 self._end(row.id, row.payer)
         return taken
 
-    async def end_again(self, row: PaymentRow, answer: KeptAnswer | None, note: str | None = None) -> None:
+    async def end_again(
+        self,
+        row: PaymentRow,
+        answer: KeptAnswer | None,
+        note: str | None = None,
+        body_digest: bytes | None = None,
+    ) -> None:
         """It was served, and this is the answer to keep; without one it can still be served."""
         try:
             if answer is not None:
-                await self.ledger.submit(KeepAgain(row.id, answer))
+                kept = KeepAgain(row.id, answer, body_digest)
+                await self.ledger.submit(kept if note is None else kept._replace(note=note))
             else:
                 await self.ledger.submit(MovePayment(row.id, State.REPEATING, State.REOPENED, note))
         finally:
             self._end(row.id, row.payer)
+
+
+def _intended(now_us: int, *, before: bool) -> tuple[tuple[int, State, str | None], ...]:
+    """The steps of an intent: the work is done, or will be when it is paid for."""
+    if before:
+        return ((now_us, State.SETTLING, "settled before the work"),)
+    return (now_us, State.SERVED, None), (now_us, State.SETTLING, None)
 
 
 def says_used(reason: str) -> bool:

@@ -93,7 +93,10 @@ class Journal:
         )
         if not changed:
             return False
-        await _keep(tx, intend.payment, intend.answer)
+        if intend.answer is not None:
+            await _keep(tx, intend.payment, intend.answer)
+        if intend.refund_due_us:
+            await tx.run("owed_write", (intend.payment, intend.refund_due_us))
         for at_us, state, note in intend.steps:
             await step(tx, intend.payment, state, note, at_us)
         return True
@@ -116,6 +119,9 @@ class Journal:
         )
         await step(tx, paid.payment, State.SETTLED, settle.note, now_us)
         await tx.run("answer_keep_until", (settle.kept_until_us, paid.payment))
+        if await tx.rows("owed_read", (paid.payment,)):
+            note = "paid before the work, which is owed"
+            await move(tx, MovePayment(paid.payment, State.SETTLED, State.REOPENED, note), now_us)
         return event
 
     async def undo(self, tx: Tx, books: Books, undo: UndoSettlement, now_us: int) -> Event | None:
@@ -152,9 +158,12 @@ class Journal:
 
     async def keep_again(self, tx: Tx, keep: KeepAgain, now_us: int) -> bool:
         """The payment was served again: its new answer is kept."""
-        done = MovePayment(keep.payment, State.REPEATING, State.SETTLED, "served again, uncharged")
+        done = MovePayment(keep.payment, State.REPEATING, State.SETTLED, keep.note)
         if not await move(tx, done, now_us):
             return False
+        if keep.body_digest is not None:
+            await tx.run("payment_served_for", (keep.body_digest, keep.payment))
+        await tx.run("owed_clear", (keep.payment,))
         await _keep(tx, keep.payment, keep.answer)
         return True
 

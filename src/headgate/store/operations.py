@@ -52,7 +52,9 @@ class KeptAnswer(NamedTuple):
 class IntendPayment(NamedTuple):
     """The work is done: what will be settled and the answer that goes with it, durable before settling.
 
-    `steps` are the (at_us, state, note) that this process went through since the claim.
+    Where it is settled before the work there is no answer yet: the work is owed, and `refund_due_us` says
+    when a refund of it is due (0: nothing is owed). `steps` are the (at_us, state, note) that this process
+    went through since the claim.
     """
 
     payment: bytes
@@ -64,8 +66,9 @@ class IntendPayment(NamedTuple):
     written_off: int
     authorization_json: bytes
     requirements_json: bytes
-    answer: KeptAnswer
+    answer: KeptAnswer | None
     steps: tuple[tuple[int, State, str | None], ...]
+    refund_due_us: int = 0
 
 
 class MovePayment(NamedTuple):
@@ -104,10 +107,15 @@ class ServeAgain(NamedTuple):
 
 
 class KeepAgain(NamedTuple):
-    """A payment was served again, uncharged: settled as before, with this answer kept."""
+    """A payment was served again, uncharged: settled as before, with this answer kept; nothing is owed now.
+
+    `body_digest` is of the request it was served for, where that was not known before.
+    """
 
     payment: bytes
     answer: KeptAnswer
+    body_digest: bytes | None = None
+    note: str = "served again, uncharged"
 
 
 Operation = (

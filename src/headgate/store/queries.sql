@@ -248,6 +248,32 @@ UPDATE payments SET state = 10, slot = ?, epoch = ?, updated_us = ? WHERE id = ?
 -- Payments in a state that changed since an instant: the chain may still say otherwise.
 SELECT id, updated_us FROM payments WHERE state = ? AND updated_us >= ? ORDER BY updated_us;
 
+-- name: payment_served_for
+-- The body of the request a payment was served for, where it was settled before the work.
+UPDATE payments SET body_digest = ? WHERE id = ?;
+
+-- name: owed_write
+-- The work of a payment that is settled before it; the payment may have been claimed before.
+INSERT INTO owed (payment, due_us, refund_due) VALUES (?, ?, 0)
+ON CONFLICT (payment) DO UPDATE SET due_us = excluded.due_us, refund_due = 0;
+
+-- name: owed_read
+-- Whether a payment's work is owed.
+SELECT due_us, refund_due FROM owed WHERE payment = ?;
+
+-- name: owed_clear
+-- The work was done.
+DELETE FROM owed WHERE payment = ?;
+
+-- name: owed_overdue
+-- Paid work that was not done in time.
+SELECT o.payment, p.state FROM owed o JOIN payments p ON p.id = o.payment
+WHERE o.refund_due = 0 AND o.due_us <= ? AND p.state IN (5, 9, 10);
+
+-- name: owed_refund
+-- From now on a refund is due for it.
+UPDATE owed SET refund_due = 1 WHERE payment = ? AND refund_due = 0;
+
 -- name: payment_step
 -- One line of a payment's history.
 INSERT INTO payment_steps (payment, n, at_us, state, note)

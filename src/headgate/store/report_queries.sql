@@ -34,9 +34,14 @@ SELECT COUNT(*), COALESCE(SUM(authorized_micros), 0) FROM payments
 WHERE state IN (1, 2, 3, 4, 7) AND occurred_us >= ? AND occurred_us < ?;
 
 -- name: memo_unpaid_work
--- Work that was done and whose settlement failed.
+-- Work that was done and whose settlement failed (not: work that waited for it).
 SELECT COUNT(*), COALESCE(SUM(charged_micros), 0) FROM payments
-WHERE state = 6 AND occurred_us >= ? AND occurred_us < ?;
+WHERE state = 6 AND occurred_us >= ? AND occurred_us < ? AND id NOT IN (SELECT payment FROM owed);
+
+-- name: memo_refunds_owed
+-- Refunds due for work that was paid before it and never done.
+SELECT COALESCE(SUM(p.charged_micros), 0) FROM owed o JOIN payments p ON p.id = o.payment
+WHERE o.refund_due = 1 AND p.state IN (5, 9, 10) AND p.occurred_us >= ? AND p.occurred_us < ?;
 
 -- name: memo_refunds
 -- Refunds booked to payers; nothing records yet that one was sent.

@@ -23,6 +23,7 @@ from headgate.web.answer import STORE_DOWN
 from headgate.web.credentials import Credentials
 from headgate.web.measure import measured_units
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
+from headgate.web.prepaid import PrepaidAnswer, settles_first
 from headgate.web.problems import (
     EXPOSED,
     NO_STORE,
@@ -177,8 +178,12 @@ class Payer:
             log.error("a payment could not be claimed: %s", error)
             await STORE_DOWN.send(send, head=head)
             return
-        if isinstance(opened, OpenPayment):
+        if isinstance(opened, OpenPayment) and settles_first(opened.action):
+            await self._settle_first(app, cashier, opened, admitted, scope, receive, send)
+        elif isinstance(opened, OpenPayment):
             await self._work(app, cashier, opened, admitted, scope, receive, send)
+        elif opened.why is Why.REOPENED and opened.row is not None and _is_owed(opened.row, admitted):
+            await self._prepaid(app, cashier, opened.row, admitted, scope, receive, send)
         elif opened.row is not None and await self.is_due_again(opened):
             again = self._again_for(cashier, opened.row, admitted)
             await again.serve(app, scope, receive, send)
@@ -208,6 +213,56 @@ class Payer:
             seat=admitted.seat,
             api_key=admitted.api_key,
         )
+
+    # --- settled before the work ------------------------------------------------------------------
+
+    async def _settle_first(
+        self,
+        app: App,
+        cashier: Cashier,
+        opened: OpenPayment,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Settle, then do the work: a payment that is settled opens it until it was served once."""
+        try:
+            outcome = await cashier.finish(opened, 1, 0, None, None)
+            if isinstance(outcome, Declined):
+                await self._declined(outcome, admitted.action, scope, receive, send)
+                return
+            row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (opened.id,)))[0])
+        except StoreError as error:
+            log.error("a payment could not be settled before its work: %s", error)
+            await PENDING.send(send, head=scope["method"] == "HEAD")
+            return
+        await self._prepaid(app, cashier, row, admitted, scope, receive, send)
+
+    async def _prepaid(
+        self,
+        app: App,
+        cashier: Cashier,
+        row: PaymentRow,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Do the work that was paid for before, for one request at a time."""
+        try:
+            taken = await cashier.begin_again(row)
+        except StoreError as error:
+            log.error("paid work could not be begun: %s", error)
+            await PENDING.send(send, head=scope["method"] == "HEAD")
+            return
+        if not taken:
+            await _RUNNING.send(send, head=scope["method"] == "HEAD")
+            return
+        receiver = Receiver(receive)
+        receiver.watch_body(self._limits.max_body_bytes)
+        answer = PrepaidAnswer(cashier, row, admitted, self._limits, self.receipt_url(row.id), self._now_us)
+        await answer.serve(app, scope, receiver, send)
 
     # --- the work and its answer ------------------------------------------------------------------
 
@@ -412,6 +467,11 @@ def used_reply(url: str, headers: Headers = ()) -> Reply:
         headers=headers,
         receipt=url,
     )
+
+
+def _is_owed(row: PaymentRow, admitted: Admitted) -> bool:
+    """Whether a reopened payment was settled before its work and never served."""
+    return settles_first(admitted.action) and row.body_digest is None
 
 
 def _why_released(answer: PaidAnswer, usage: Usage) -> str:

@@ -112,7 +112,8 @@ async def _numbers(tx: Tx) -> _Numbers:
 
     async def all_of(what: str, names: Iterable[str]) -> tuple[int, ...]:
         found = [
-            await tx.rows(f"{what}_read", (name,)) or await tx.rows(f"{what}_create", (name,)) for name in names
+            await tx.rows(f"{what}_read", (name,)) or await tx.rows(f"{what}_create", (name,))
+            for name in names
         ]
         return tuple([int(rows[0][0]) for rows in found])
 

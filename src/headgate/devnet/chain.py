@@ -120,7 +120,7 @@ class DevChain:
             genesis[wallet.address] = Allocation(wei=1_000_000 * WEI)
         return genesis
 
-    # --- time and blocks --------------------------------------------------------------------------------
+    # --- time and blocks --------------------------------------------------------------------------
 
     def block_time(self) -> int:
         """The newest block's time, in seconds since the epoch."""
@@ -171,7 +171,7 @@ class DevChain:
             for block in kept:
                 self._remember(block)
 
-    # --- calls and transactions -------------------------------------------------------------------------
+    # --- calls and transactions -------------------------------------------------------------------
 
     def call(
         self, to: str, data: bytes, *, sender: str = NOBODY, value: int = 0, at: int | None = None
@@ -234,7 +234,7 @@ class DevChain:
             if (not address or log.address in address) and _topics_match(log.topics, topics)
         ]
 
-    # --- accounts ---------------------------------------------------------------------------------------
+    # --- accounts ---------------------------------------------------------------------------------
 
     def code(self, address: str, *, at: int | None = None) -> bytes:
         """The code at an address; empty where there is no contract."""
@@ -260,7 +260,7 @@ class DevChain:
         data = encode_call("transfer(address,uint256)", address, amount_micros)
         return self.send(self._faucet, USDC_ADDRESS, data)
 
-    # --- signed authorizations --------------------------------------------------------------------------
+    # --- signed authorizations --------------------------------------------------------------------
 
     def authorization_state(self, asset: str, payer: str, nonce: str | bytes) -> bool:
         """Whether the token calls this EIP-3009 nonce spent: used or canceled."""
@@ -309,7 +309,7 @@ class DevChain:
         with self._lock:
             return list(self._transfers.values())
 
-    # --- the record -------------------------------------------------------------------------------------
+    # --- the record -------------------------------------------------------------------------------
 
     def _now_s(self) -> int:
         return self._now_us() // 1_000_000

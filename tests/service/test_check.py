@@ -101,9 +101,9 @@ async def test_a_ceiling_counts_as_the_price() -> None:
 
 async def test_what_is_not_built_yet_is_said() -> None:
     text = 'idempotency = "replay"\n' + BASE + '[store]\non_failure = "serve"\n'
-    text += ACTION.replace('"0.10"', '"0.10"\nstream = true')
+    text += ACTION.replace('"0.10"', '"0.10"\nsettle = "before"\nstream = true')
     places = [line.partition(": ")[0] for line in errors(await check(parse(text)))]
-    assert places == ["store.on_failure", "idempotency", "actions.process.stream"]
+    assert places == ["store.on_failure", "idempotency"]
 
 
 async def test_a_token_clients_do_not_know_is_a_warning() -> None:

@@ -15,7 +15,21 @@ from headgate.model.errors import StoreUnavailable
 from headgate.store.ledger import Ledger
 from headgate.web.usage import usage
 from tests.store.auditing import audit
-from tests.web.shop import Row, Shop, Wire, bearer, client_of, opened_shop, scope, serving
+from tests.web.shop import (
+    ORIGIN,
+    Row,
+    Shop,
+    Wire,
+    bearer,
+    client_of,
+    opened_shop,
+    paid,
+    scope,
+    serving,
+    unpacked,
+)
+from tests.x402.buyer import PAYER
+from tests.x402.scripted import refusing
 
 pytestmark = pytest.mark.timeout(60)
 SOLD = """
@@ -72,12 +86,12 @@ class Play:
 
     def put(self, *messages: Message | BaseException | None) -> None:
         for message in messages:
-            self.script.put_nowait(message)
+            self.script.put_nowait(dict(message) if isinstance(message, dict) else message)
 
     async def do(self, *messages: Message) -> None:
         """Hand out messages, and wait until each was taken."""
         for message in messages:
-            self.script.put_nowait(message)
+            self.put(message)
             await self.taken.get()
 
 
@@ -428,6 +442,168 @@ async def test_running_streams_write_their_measure_now_and_then(tmp_path: Path) 
         assert await shop.sql("SELECT units FROM streams") == [(9,)]
         play.put(END, None)
         await call.task
+
+
+# --- paid with a ceiling --------------------------------------------------------------------------
+
+AGENT = PAYER.address.lower()
+
+
+def sold(units: int) -> Row:
+    return Row("usage", "x402", units, units * 1000, None, AGENT)
+
+
+async def payment_for(shop: Shop, path: str) -> dict[str, str]:
+    async with client_of(shop.app, "asgi") as client:
+        answer = await client.get(path)
+        while answer.status_code == 503:  # until the facilitator has said which account settles `upto`
+            await asyncio.sleep(0.01)
+            answer = await client.get(path)
+        return paid(answer)
+
+
+async def test_a_paid_stream_flows_and_settles_what_it_used(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play), client_of(shop.app, "http") as client:
+        payment = await payment_for(shop, "/v1/chat")
+        play.put(SSE, event(1))
+        async with client.stream("GET", "/v1/chat", headers=payment) as answer:
+            assert "payment-response" not in answer.headers
+            assert answer.headers["cache-control"] == "private, no-store"
+            parts = answer.aiter_raw()
+            assert b'{"total": 1}' in await anext(parts)
+            assert (await shop.payments(), shop.asked) == (["served"], ["verify"])
+            play.put(event(40), END, None)
+            assert b'{"total": 40}' in await anext(parts)
+            assert [part async for part in parts] == []
+        assert await shop.ledger() == [sold(40)]
+        assert shop.asked == ["verify", "settle"]
+        receipt = (await client.get(answer.headers["headgate-receipt"].removeprefix(ORIGIN))).json()
+        assert (receipt["state"], receipt["charged_amount"], receipt["units"]) == ("settled", "0.040000", 40)
+        again = await client.get("/v1/chat", headers=payment)
+        assert again.status_code == 200
+        assert again.content.count(b"data: ") == 2
+        assert unpacked(again.headers["payment-response"])["amount"] == "40000"
+        assert await shop.ledger() == [sold(40)]
+
+
+@pytest.mark.parametrize(
+    ("path", "messages", "units"),
+    [
+        ("/v1/flow", [start(), body(b"12345"), body(b"678")], 8),
+        ("/v1/chat", [SSE, body(b"data: x\n\n")], 1000),
+        ("/v1/chat", [SSE, body(b"")], 0),
+        ("/v1/flow", [start()], None),
+    ],
+)
+@pytest.mark.parametrize("how", ["raises", "returns", "cancelled"])
+async def test_an_abandoned_paid_stream_settles_what_was_measured(
+    how: str, path: str, messages: list[Message], units: int | None, tmp_path: Path
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, path)
+        call = Running(shop, path, payment)
+        await play.do(*[dict(message) for message in messages])
+        if how == "cancelled":
+            call.task.cancel()
+        play.put(None if how == "returns" else RuntimeError("failed"))
+        await asyncio.wait([call.task])
+        assert await shop.ledger() == ([] if units is None else [sold(units)])
+        assert await shop.payments() == ["released" if units is None else "settled"]
+        assert shop.asked == (["verify", "settle"] if units else ["verify"])
+        if units is not None:  # nothing is to be had once more for it
+            again = Running(shop, path, payment)
+            await again.task
+            assert (again.wire.status, json.loads(again.wire.body)["code"]) == (409, "payment_used")
+
+
+async def test_the_end_of_a_stream_whose_settlement_is_refused_stays_away(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        shop.facilitator.script.settle.append(refusing("insufficient_funds"))
+        await play.do(start(), body(b"12345"), END)
+        play.put(None)
+        await call.task
+        assert call.wire.body == b"12345"
+        assert END not in call.wire.sent
+        assert (await shop.payments(), await shop.ledger()) == (["failed"], [])
+
+
+async def test_use_beyond_the_ceiling_is_written_off(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        play.put(start(), body(b"x" * 1100), END, None)
+        await call.task
+        assert await shop.ledger() == [sold(1000)]
+        assert await shop.sql("SELECT written_off FROM events") == [(100,)]
+
+
+async def test_a_stream_is_settled_before_its_payment_expires(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        await play.do(start(), body(b"12345"))
+        shop.clock.ahead_us += 295_000_000
+        await play.do(body(b"678"), END)
+        play.put(None)
+        await call.task
+        assert call.wire.body == b"12345"
+        assert await shop.ledger() == [sold(5)]
+
+
+@pytest.mark.parametrize(("messages", "released"), [([start(500), body(b"x"), END], "x"), ([SSE, END], "")])
+async def test_a_paid_stream_that_is_not_billed(
+    messages: list[Message], released: str, tmp_path: Path
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/chat", await payment_for(shop, "/v1/chat"))
+        play.put(*[dict(message) for message in messages], None)
+        await call.task
+        assert call.wire.sent[-1] == END
+        assert call.wire.body == released.encode()
+        assert (await shop.payments(), await shop.ledger()) == (["released"], [])
+
+
+async def test_a_killed_process_s_paid_stream_settles_its_last_measure(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/flow")
+        call = Running(shop, "/v1/flow", payment)
+        await play.do(start(), body(b"12345"))
+        shop.clock.ahead_us += 3_000_000
+        await play.do(body(b"678"), body(b"never written down"))
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        for task in shop.gate._background:
+            task.cancel()
+        await ledger.driver.close()  # its locks go, as with a process that is killed
+        async with opened_shop(
+            tmp_path, app=lambda _calls: Play(), more=SOLD, facilitator=shop.facilitator
+        ) as heir:
+            recovery = heir.gate._recovery
+            assert recovery is not None
+            await recovery.run_once()
+            assert await heir.ledger() == [sold(8)]
+            assert await heir.payments() == ["settled"]
+            again = Running(heir, "/v1/flow", payment)
+            await again.task
+            assert json.loads(again.wire.body)["code"] == "payment_used"
+        call.task.cancel()
+        shop.gate.store = None
+
+
+async def test_a_payer_that_hangs_up_pays_for_what_it_was_sent(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play), serving(shop.app) as url:
+        payment = await payment_for(shop, "/v1/flow")
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = ["GET /v1/flow HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in payment.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        await play.do(start(), body(b"12345"))
+        assert b"12345" in await reader.readuntil(b"12345")
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.05)  # the server's loop notices the closed socket
+        await play.do(body(b"x" * 200), END)
+        play.put(None)
+        assert await shop.ledger() == [sold(5)]
 
 
 # --- fixed prices ---------------------------------------------------------------------------------

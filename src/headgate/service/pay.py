@@ -101,6 +101,10 @@ class Cashier:
             if self._working[name] <= 0:
                 del self._working[name]
 
+    def done(self, payment: OpenPayment) -> None:
+        """No request is at work with a payment any more; `finish` and `release` say so themselves."""
+        self._end(payment.id, payment.signed.payer)
+
     # --- before the work --------------------------------------------------------------------------
 
     async def open(

@@ -248,6 +248,12 @@ UPDATE payments SET state = 10, slot = ?, epoch = ?, updated_us = ? WHERE id = ?
 -- Payments in a state that changed since an instant: the chain may still say otherwise.
 SELECT id, updated_us FROM payments WHERE state = ? AND updated_us >= ? ORDER BY updated_us;
 
+-- name: payment_flows
+-- What would be settled of a payment if the stream it pays for ended now.
+UPDATE payments SET charged_micros = ?, units = ?, list_micros = ?, written_off = ?, requirements_json = ?,
+    body_digest = ?, updated_us = ?
+WHERE id = ? AND slot = ? AND epoch = ? AND state = 3;
+
 -- name: payment_served_for
 -- The body of the request a payment was served for, where it was settled before the work.
 UPDATE payments SET body_digest = ? WHERE id = ?;

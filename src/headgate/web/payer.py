@@ -21,8 +21,9 @@ from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
 from headgate.web.again import Again, Replies
 from headgate.web.answer import STORE_DOWN
 from headgate.web.credentials import Credentials
-from headgate.web.measure import measured_units
+from headgate.web.measure import Meter, measured_units
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
+from headgate.web.paid_stream import PaidStream
 from headgate.web.prepaid import PrepaidAnswer, settles_first
 from headgate.web.problems import (
     EXPOSED,
@@ -180,6 +181,8 @@ class Payer:
             return
         if isinstance(opened, OpenPayment) and settles_first(opened.action):
             await self._settle_first(app, cashier, opened, admitted, scope, receive, send)
+        elif isinstance(opened, OpenPayment) and opened.action.stream:
+            await self._flow(app, cashier, opened, admitted, scope, receive, send)
         elif isinstance(opened, OpenPayment):
             await self._work(app, cashier, opened, admitted, scope, receive, send)
         elif opened.why is Why.REOPENED and opened.row is not None and _is_owed(opened.row, admitted):
@@ -263,6 +266,37 @@ class Payer:
         receiver.watch_body(self._limits.max_body_bytes)
         answer = PrepaidAnswer(cashier, row, admitted, self._limits, self.receipt_url(row.id), self._now_us)
         await answer.serve(app, scope, receiver, send)
+
+    # --- streams that are measured ----------------------------------------------------------------
+
+    async def _flow(
+        self,
+        app: App,
+        cashier: Cashier,
+        opened: OpenPayment,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Let a measured answer flow, and settle what it used with its end."""
+        usage = scope[SCOPE_KEY] = Usage(admitted, "x402", opened)
+        receiver = Receiver(receive)
+        receiver.watch_body(self._limits.max_body_bytes)
+        url = self.receipt_url(opened.id)
+        stream = PaidStream(
+            *(send, cashier, opened, Meter(opened.action, usage), receiver, url, used_reply(url)),
+            *(STORE_DOWN, self._limits.kept_answer_bytes),
+        )
+        try:
+            await app(scope, receiver, stream.send)
+        except BaseException as error:
+            await stream.finish("the application failed")
+            if not isinstance(error, BodyTooLarge):
+                raise
+        await stream.finish("the application did not answer")
+        if receiver.too_large and not stream.begun:
+            await self._too_large().send(send)
 
     # --- the work and its answer ------------------------------------------------------------------
 
@@ -363,10 +397,13 @@ class Payer:
     async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
         """The application's own answer, which nothing is charged for."""
         if receiver.too_large:
-            limit = self._limits.max_body_bytes
-            await problem(413, "body_too_large", f"The body may have at most {limit} bytes.").send(send)
+            await self._too_large().send(send)
         else:
             await answer.release(send)
+
+    def _too_large(self) -> Reply:
+        limit = self._limits.max_body_bytes
+        return problem(413, "body_too_large", f"The body may have at most {limit} bytes.")
 
     # --- refusals and repeats ---------------------------------------------------------------------
 

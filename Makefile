@@ -10,7 +10,7 @@ JOBS ?= logical
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock wheel clean distclean
+.PHONY: help setup demo test torture check format bench lock wheel clean distclean
 
 help: ## this list
 	@echo "Headgate: one API, three channels, one ledger."
@@ -30,6 +30,9 @@ demo: $(STAMP) ## the whole story on this machine: three channels, real HTTP, on
 test: $(STAMP) ## all tests (some minutes); ARGS selects
 	@echo "test: all of tests/ on $(JOBS) cores, some minutes; a choice: make test ARGS='tests/model -x'"
 	@$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(ARGS)
+
+torture: $(STAMP) ## 100,000 mixed requests, faults and kills, then the audit (many minutes); ARGS=--help
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 check: $(STAMP) ## ruff, strict types, structure tests (under a minute)
 	@echo "check: ruff check"         && $(BIN)/ruff check .

@@ -51,6 +51,7 @@ class FakeChain:
     broken: bool = False
     entries: dict[str, Entry] = field(default_factory=dict)
     vanished: list[Entry] = field(default_factory=list)
+    nonces: dict[str, str] = field(default_factory=dict)
     asked: int = 0
     genesis_s: int = 0
     _made: int = 0
@@ -83,6 +84,7 @@ class FakeChain:
             self._made += 1
             entry = Entry(f"0x{self._made:064x}", payer.lower(), to.lower(), value, self.latest)
             self.entries[nonce] = entry
+            self.nonces[entry.transaction] = nonce
         return self.entries[nonce]
 
     # --- what a node answers ----------------------------------------------------------------------
@@ -123,12 +125,13 @@ class FakeChain:
         return [self._used(nonce, found)] if found is not None and first <= found.block <= last else []
 
     def eth_getTransactionReceipt(self, transaction: str) -> Json | None:  # noqa: N802
-        for nonce, entry in reversed(self.entries.items()):
-            if entry.transaction == transaction:
-                topics = [TRANSFER, _padded(entry.payer), _padded(entry.to)]
-                moved = {**self._used(nonce, entry), "topics": topics, "logIndex": "0x1"}
-                return {"logs": [self._used(nonce, entry), {**moved, "data": f"0x{entry.value:064x}"}]}
-        return None
+        nonce = self.nonces.get(transaction, "")
+        entry = self.entries.get(nonce)
+        if entry is None or entry.transaction != transaction:
+            return None
+        topics = [TRANSFER, _padded(entry.payer), _padded(entry.to)]
+        moved = {**self._used(nonce, entry), "topics": topics, "logIndex": "0x1"}
+        return {"logs": [self._used(nonce, entry), {**moved, "data": f"0x{entry.value:064x}"}]}
 
     def _used(self, nonce: str, entry: Entry) -> Json:
         topic = AUTHORIZATION_USED if entry.to else AUTHORIZATION_CANCELED

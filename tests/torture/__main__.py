@@ -1,0 +1,54 @@
+"""`make torture`: the run in full. ARGS="--requests 5000 --seed 7" chooses; the printed seed replays."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tests.torture.run import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, help="how often the seller is killed (one in 2,000 requests)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
+    given = parser.parse_args()
+    kills = given.requests // 2000 if given.kills is None else given.kills
+    console = Console(stderr=True)
+    sys.stdout.write(f"torture: {given.requests} requests, {kills} kills, seed {given.seed}\n")
+    sys.stdout.flush()
+    began = time.monotonic()
+    columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as bar:
+        task = bar.add_task("requests", total=given.requests)
+        outcome = asyncio.run(
+            run(
+                Path(folder),
+                seed=given.seed,
+                requests=given.requests,
+                kills=kills,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+        )
+    for what, count in sorted(outcome.answers.items()):
+        sys.stdout.write(f"  {count:>8}  {what}\n")
+    taken = f"{time.monotonic() - began:.0f} s"
+    sys.stdout.write(f"transfers {outcome.transfers}, payments by state {outcome.states}, {taken}\n")
+    for fault in outcome.faults:
+        sys.stdout.write(f"WRONG: {fault}\n")
+    again = f"ARGS='--seed {given.seed} --requests {given.requests} --kills {kills}'"
+    sys.stdout.write("nothing is wrong\n" if not outcome.faults else f"again: make torture {again}\n")
+    return 1 if outcome.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

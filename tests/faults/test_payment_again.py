@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from headgate.cli.program import app as cli
 from headgate.config import Config
 from headgate.model.calendar import AccountingCalendar
 from headgate.model.errors import InputError, NotFound
@@ -17,7 +20,7 @@ from headgate.model.payment import State
 from headgate.service.reopen import reopen_payment
 from headgate.service.verify import verify
 from headgate.store.operations import ServeAgain
-from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked
+from tests.web.shop import Row, Shop, client_of, config_text, opened_shop, paid, problem_of, unpacked
 from tests.x402.buyer import PAYER, changed, sealed
 from tests.x402.scripted import refusing
 
@@ -202,3 +205,27 @@ def test_every_other_state_has_its_hint() -> None:
     from headgate.service import reopen as module
 
     assert set(module._HINTS) == set(State) - {State.SETTLED, State.REOPENED}
+
+
+async def test_from_the_command_line(tmp_path: Path) -> None:
+    config = tmp_path / "headgate.toml"
+    await asyncio.to_thread(config.write_text, config_text(store=str(tmp_path / "headgate.db")))
+
+    def headgate(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, ["payments", *words, "-c", str(config)])
+        return result.exit_code, result.output
+
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "http") as client:
+        payment = paid(await client.get("/v1/doc"))
+        answer = await client.get("/v1/doc", headers=payment)
+        identifier = answer.headers["headgate-receipt"].rpartition("/")[2].partition(".")[0]
+        command = ("reopen", identifier, "--reason", "it was empty", "--format", "json")
+        code, output = await asyncio.to_thread(headgate, *command)
+        assert code == 0
+        shown = json.loads(output)
+        assert (shown["state"], shown["timeline"][-1]["note"]) == ("reopened", "reopened: it was empty")
+        again = await client.get("/v1/doc", headers=payment)
+        assert (again.status_code, again.json()["call"]) == (200, 2)
+        code, output = await asyncio.to_thread(headgate, "list", "--state", "settled")
+        assert (code, identifier in output) == (0, True)
+        assert (await asyncio.to_thread(headgate, "reopen", identifier))[0] == 2  # without a reason

@@ -92,7 +92,10 @@ class Streams:
     async def _book_left(self) -> int:
         """Streams of dead processes whose slot came to this one, and own ones that could not be booked."""
         ledger, booked = self._ledger, 0
-        for identifier, units, held, text in await ledger.driver.rows("streams_of_slot", (ledger.slot,)):
+        rows = await ledger.driver.rows("streams_of_slot", (ledger.slot,))
+        for identifier in self._ended.keys() - {row[0] for row in rows}:
+            del self._ended[identifier]  # booked meanwhile, though nobody waited for it
+        for identifier, units, held, text in rows:
             if identifier in self._running:
                 continue
             use: Use | None = self._left(read_use(text), units, held)

@@ -25,7 +25,8 @@ from headgate.web.again import PaidBefore
 from headgate.web.answer import STORE_DOWN
 from headgate.web.mcp_result import Result, billable_units, is_good, offered, refused, with_receipt
 from headgate.web.paid import encode_headers
-from headgate.web.payer import NO_OFFERS, PENDING, Payer, used_reply, waiting
+from headgate.web.payer import Payer
+from headgate.web.payment_replies import NO_OFFERS, PENDING, used_reply, waiting
 from headgate.web.problems import problem
 from headgate.web.usage import Usage
 from headgate.x402 import wire

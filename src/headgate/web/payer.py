@@ -24,18 +24,17 @@ from headgate.web.credentials import Credentials
 from headgate.web.measure import Meter, measured_units
 from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
 from headgate.web.paid_stream import PaidStream
+from headgate.web.payment_replies import ELSEWHERE, NO_OFFERS, PENDING, REPLIES, RUNNING, used_reply, waiting
 from headgate.web.prepaid import PrepaidAnswer, settles_first
 from headgate.web.problems import (
     EXPOSED,
     NO_STORE,
     App,
-    Headers,
     Receive,
     Reply,
     Scope,
     Send,
     problem,
-    retry_after,
 )
 from headgate.web.receiver import BodyTooLarge, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
@@ -45,57 +44,6 @@ from headgate.x402.offer import Challenge
 log = logging.getLogger("headgate.web")
 
 RECEIPT_PATH = "/.well-known/headgate/receipts/"
-_FACILITATOR_DOWN = problem(
-    503,
-    "facilitator_unavailable",
-    "The payment could not be checked just now and was not used. Send the same payment again.",
-    headers=(retry_after(RETRY_AFTER_S),),
-)
-NO_OFFERS = problem(
-    503,
-    "offers_not_ready",
-    "This action cannot be offered yet: the facilitator has not said how it settles. Try again.",
-    headers=(retry_after(5),),
-)
-_RUNNING = problem(
-    409,
-    "payment_in_progress",
-    "The first request with this payment is still at work. Ask again with the same payment.",
-    headers=(retry_after(RETRY_AFTER_S),),
-)
-PENDING = problem(
-    503,
-    "payment_pending",
-    "The outcome of this payment is not known yet. Send the same payment again; do not sign another one.",
-    headers=(retry_after(RETRY_AFTER_S),),
-)
-_ELSEWHERE = problem(
-    409, "payment_bound_elsewhere", "This payment was made for another request; sign a new one for this."
-)
-_UNVERIFIED = problem(
-    502,
-    "settlement_unverified",
-    "The settlement could not be confirmed. Send the same payment again later; do not sign another one.",
-    headers=(retry_after(RETRY_AFTER_S),),
-)
-
-_BUSY = problem(
-    429,
-    "too_many_payments_in_flight",
-    "Other requests of this payer are at work. Send the same payment again when they have ended.",
-    headers=(retry_after(RETRY_AFTER_S),),
-    title="Too many requests",
-)
-
-_REPLIES = {
-    Why.RUNNING: _RUNNING,
-    Why.ELSEWHERE: _ELSEWHERE,
-    Why.PENDING: PENDING,
-    Why.UNREACHABLE: _FACILITATOR_DOWN,
-    Why.UNVERIFIED: _UNVERIFIED,
-    Why.BUSY: _BUSY,
-    Why.REOPENED: _RUNNING,  # served by whoever sees it first; the others come back
-}
 
 
 class Payer:
@@ -260,7 +208,7 @@ class Payer:
             await PENDING.send(send, head=scope["method"] == "HEAD")
             return
         if not taken:
-            await _RUNNING.send(send, head=scope["method"] == "HEAD")
+            await RUNNING.send(send, head=scope["method"] == "HEAD")
             return
         receiver = Receiver(receive)
         receiver.watch_body(self._limits.max_body_bytes)
@@ -424,7 +372,7 @@ class Payer:
         self, declined: Declined, action: Action, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if declined.why is Why.REFUSED:
-            reply = self._challenge(action, scope, declined.code)
+            reply = self._refused(self._challenge(action, scope, declined.code), declined)
         elif declined.why is Why.ANSWERED and declined.row is not None:
             reply = await self._again(declined.row, receive)
         else:
@@ -433,9 +381,23 @@ class Payer:
                 reply = waiting(reply, declined.retry_after_s)
         await reply.send(send, head=scope["method"] == "HEAD")
 
+    def _refused(self, offer: Reply, declined: Declined) -> Reply:
+        """The offer again; a settlement that was tried and refused is told as the HTTP transport says it."""
+        row = declined.row
+        if row is None or row.state not in (State.SERVED, State.SETTLING, State.UNKNOWN):
+            return offer
+        told = wire.settlement_header(
+            transaction="",
+            network=row.network,
+            payer="0x" + row.payer.hex(),
+            amount_micros=0,
+            reason=declined.code,
+        )
+        return Reply(offer.status, (*offer.headers, (b"PAYMENT-RESPONSE", told)), offer.body)
+
     def reply_for(self, why: Why) -> Reply:
         """The answer to a payment that opens nothing now, where it is neither an offer nor a kept answer."""
-        return _REPLIES[why]
+        return REPLIES[why]
 
     async def is_due_again(self, declined: Declined) -> bool:
         """Whether a settled payment is served once more: reopened, or its answer was too large to keep."""
@@ -445,7 +407,7 @@ class Payer:
         return bool(rows) and rows[0][2] is None and rows[0][3] >= self._now_us()
 
     def _again_for(self, cashier: Cashier, row: PaymentRow, admitted: Admitted) -> Again:
-        replies = Replies(_ELSEWHERE, _RUNNING, PENDING)
+        replies = Replies(ELSEWHERE, RUNNING, PENDING)
         return Again(cashier, row, admitted, self._limits, self.receipt_url(row.id), replies, self._now_us)
 
     async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
@@ -459,7 +421,7 @@ class Payer:
     async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
         """The answer kept for a payment that settled before."""
         if row.body_digest is not None and not await _same_body(row.body_digest, receive, self._limits):
-            return _ELSEWHERE
+            return ELSEWHERE
         url = self.receipt_url(row.id)
         added = receipt_headers(receipt_of(row), url)
         kept = await self.kept(row.id)
@@ -487,23 +449,6 @@ class Payer:
 
     def _tag(self, identifier: bytes) -> str:
         return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
-
-
-def waiting(reply: Reply, seconds: int) -> Reply:
-    """The same answer with another `Retry-After`."""
-    kept = tuple(pair for pair in reply.headers if pair[0] != b"retry-after")
-    return Reply(reply.status, (*kept, retry_after(seconds)), reply.body)
-
-
-def used_reply(url: str, headers: Headers = ()) -> Reply:
-    """The answer to a payment that was settled and whose answer is gone; `url` is its receipt's."""
-    return problem(
-        409,
-        "payment_used",
-        "This payment was settled and its answer is no longer kept. The receipt is at `receipt`.",
-        headers=headers,
-        receipt=url,
-    )
 
 
 def _is_owed(row: PaymentRow, admitted: Admitted) -> bool:

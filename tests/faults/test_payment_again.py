@@ -20,7 +20,7 @@ from headgate.model.payment import State
 from headgate.service.reopen import reopen_payment
 from headgate.service.verify import verify
 from headgate.store.operations import ServeAgain
-from tests.web.shop import Row, Shop, client_of, config_text, opened_shop, paid, problem_of, unpacked
+from tests.web.shop import ORIGIN, Row, Shop, client_of, config_text, opened_shop, paid, problem_of, unpacked
 from tests.x402.buyer import PAYER, changed, sealed
 from tests.x402.scripted import refusing
 
@@ -224,6 +224,8 @@ async def test_from_the_command_line(tmp_path: Path) -> None:
         assert code == 0
         shown = json.loads(output)
         assert (shown["state"], shown["timeline"][-1]["note"]) == ("reopened", "reopened: it was empty")
+        receipt = (await client.get(answer.headers["headgate-receipt"].removeprefix(ORIGIN))).json()
+        assert (receipt["state"], receipt["charged_amount"]) == ("reopened", "0.100000")
         again = await client.get("/v1/doc", headers=payment)
         assert (again.status_code, again.json()["call"]) == (200, 2)
         code, output = await asyncio.to_thread(headgate, "list", "--state", "settled")

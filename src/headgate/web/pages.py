@@ -7,7 +7,7 @@ import msgspec
 from headgate.model.calendar import format_us
 from headgate.model.event import request_id_text
 from headgate.model.money import format_usd
-from headgate.model.payment import PaymentRow, State, payment_text
+from headgate.model.payment import BOOKED, PaymentRow, State, payment_text
 from headgate.store.driver import Driver
 from headgate.web.payer import RECEIPT_PATH, Payer
 from headgate.web.problems import EXPOSED, NO_STORE, Receive, Reply, Scope, Send, problem
@@ -37,7 +37,7 @@ class ReceiptPage:
 
 def receipt(row: PaymentRow, steps: list[tuple[int, int, str | None]]) -> dict[str, object]:
     """A payment as its payer may read it."""
-    settled = row.state == State.SETTLED and row.event_slot is not None and row.event_seq is not None
+    settled = row.state in BOOKED and row.event_slot is not None and row.event_seq is not None
     return {
         "payment": payment_text(row.id),
         "state": State(row.state).name.lower(),

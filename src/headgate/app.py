@@ -14,7 +14,6 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -25,10 +24,9 @@ from headgate.model.admission import always_yes
 from headgate.model.booking import Use
 from headgate.model.calendar import AccountingCalendar
 from headgate.model.caller import Caller, Identity
-from headgate.model.catalog import Catalog
 from headgate.model.errors import ConfigError, ConfigProblem, InputError, UnknownAction
 from headgate.model.money import whole_units
-from headgate.model.routing import Match, RouteTable, clashes, routes_of
+from headgate.model.routing import Match, RouteTable
 from headgate.overage.callback import CallbackSink, OnOverage
 from headgate.overage.cloudevents import CloudEventsSink
 from headgate.overage.signature import read_secrets
@@ -53,7 +51,7 @@ from headgate.store.operations import Booked
 from headgate.store.sqlite import SqliteDriver
 from headgate.web.auth import Authenticator
 from headgate.web.discovery import Discovery
-from headgate.web.marks import check_action, mark, marked_routes
+from headgate.web.marks import check_action, mark, marked_routes, with_marks
 from headgate.web.mcp import PricedTools, ToolGate
 from headgate.web.middleware import Identify, Middleware
 from headgate.web.optional_auth import optional_auth
@@ -354,7 +352,7 @@ class Headgate:
         if catalog.version == self._selling:
             return
         self._stock(directory)
-        marked = self._with_marks(catalog)
+        marked = with_marks(catalog, self._app, self.config.path)
         self._routes = RouteTable(marked)
         if self._discovery is not None:
             self._storefront.declare(self._routes)
@@ -393,33 +391,6 @@ class Headgate:
         found = f"no route of the application leads to a handler marked with {', '.join(unlisted)}"
         fix = "write `routes` in the configuration, or wrap Headgate directly around the application"
         raise ConfigError((ConfigProblem("application", "gate.action", found, fix),))
-
-    def _with_marks(self, catalog: Catalog) -> Catalog:
-        """The catalog with the routes of marked handlers added to their actions."""
-        actions = dict(catalog.actions)
-        for name, route in marked_routes(self._app):
-            action = actions.get(name)
-            if action is None:
-                log.error(
-                    "%s is marked with %s, which the published catalog does not have: publish it", route, name
-                )
-            elif route not in action.routes:
-                actions[name] = replace(action, routes=(*action.routes, route))
-        marked = replace(catalog, actions=actions)
-        listed = [(route, "free" if action is None else action.name) for route, action in routes_of(marked)]
-        wrong = tuple(
-            ConfigProblem(
-                self.config.path,
-                f"route {clash.first}",
-                f"is sold as {clash.first_where} and as {clash.second_where} ({clash.second})",
-                "mark the handler with the action its route is listed under, or take the route off the list",
-            )
-            for clash in clashes(listed)
-            if clash.first_where != clash.second_where
-        )
-        if wrong:
-            raise ConfigError(wrong)
-        return marked
 
     async def _follow(self) -> None:
         """Follow the published catalog, resume payments, forget old answers; never ends by an error."""

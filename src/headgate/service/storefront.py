@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from headgate.model.catalog import Action, Catalog
 from headgate.model.offer import NetworkOffer, Offer, Quotes
@@ -21,6 +22,7 @@ KEPT = 2_000
 """How many ready 402s are kept. A stranger chooses the paths below a pattern: their length is bounded too."""
 KEPT_PATH = 256
 T = TypeVar("T")
+_PATH_SAFE = "/!$&'()*+,=:@~;"
 _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
 
@@ -93,7 +95,7 @@ class Storefront:
         if known is None:
             known = payment_required(
                 self._quotes[action].current,
-                url=self._public_url + path,
+                url=self._public_url + quote(path, safe=_PATH_SAFE),
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
                 extensions=self._extensions(action, method, path),

@@ -253,6 +253,8 @@ async def test_refused_after_the_work(step: Step, reason: str, shop: Shop, clien
     assert "hunter2" not in answer.text
     assert "call" not in answer.text
     assert unpacked(answer.headers["payment-required"])["error"] == reason
+    told = unpacked(answer.headers["payment-response"])
+    assert (told["success"], told["errorReason"], told["transaction"]) == (False, reason, "")
     assert await shop.payments() == ["failed"]
     assert await shop.ledger() == []
     again = await client.get("/v1/doc", headers=payment)

@@ -278,6 +278,7 @@ class Headgate:
                 await ledger.open()
                 await self._wire(store, ledger)
             except BaseException:
+                self._routes, self._selling = None, -1  # the next request opens it anew
                 await driver.close()
                 raise
             driver.start()

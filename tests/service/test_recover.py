@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from headgate.model.errors import StoreUnavailable
+from headgate.model.payment import State
 from headgate.service.recover import Recovery
+from headgate.store.ledger import Ledger
+from headgate.store.operations import SettlePayment
 from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, until
 from tests.x402.buyer import PAYER
-from tests.x402.scripted import ScriptedFacilitator, drop, refusing, settle_and_lose
+from tests.x402.scripted import ScriptedFacilitator, drop, lying, refusing, settle_and_lose
 
 pytestmark = pytest.mark.timeout(60)
 SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
@@ -194,3 +199,72 @@ async def test_a_network_that_is_configured_no_more(shop: Shop, client: httpx.As
     shop.clock.ahead_us += 61 * SECOND
     assert await recovery_of(shop).run_once() == 0
     assert await shop.ledger() == [SOLD]
+
+
+async def test_a_settlement_that_could_not_be_written_down_is_booked_with_its_transaction(
+    shop: Shop, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A facilitator that settles once and then says "used" would leave a payment unknown that we saw paid."""
+    payment = paid(await client.get("/v1/doc"))
+    ledger = recovery_of(shop)._cashier.ledger
+    submit = ledger.submit
+
+    def full(operation: Any) -> Any:
+        if isinstance(operation, SettlePayment):
+            raise StoreUnavailable
+        return submit(operation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "submit", full)
+        assert problem_of(await client.get("/v1/doc", headers=payment)) == "payment_pending"
+    shop.facilitator.script.settle.extend([refusing("invalid_exact_evm_nonce_already_used")] * 1000)
+    assert await recovery_of(shop).run_once() == 0
+    assert await shop.payments() == ["settled"]
+    assert await shop.ledger() == [SOLD]
+    assert (await client.get("/v1/doc", headers=payment)).json()["call"] == 1
+    assert shop.facilitator.count("settle") == 1
+
+
+async def test_a_success_that_names_no_transaction_never_becomes_a_failure(
+    shop: Shop, client: httpx.AsyncClient
+) -> None:
+    """Somebody says that it was paid: without a chain to ask it stays open, however long that is said."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.extend([lying(transaction="")] * 1000)
+    assert problem_of(await client.get("/v1/doc", headers=payment)) == "settlement_unverified"
+    for ahead in (61 * SECOND, HOUR, 24 * HOUR):
+        shop.clock.ahead_us += ahead
+        assert await recovery_of(shop).run_once() == 1
+    assert await shop.payments() == ["unknown"]
+
+
+async def test_a_payment_claimed_again_during_a_pass_is_left_alone(
+    shop: Shop, client: httpx.AsyncClient
+) -> None:
+    """A pass over many payments takes its time; what it saw at its beginning may be at work by then."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.calls.gate = asyncio.Event()
+    asking = asyncio.create_task(client.get("/v1/doc", headers=payment))
+    await until(lambda: shop.calls.count)
+    ((identifier,),) = await shop.sql("SELECT id FROM payments")
+    await recovery_of(shop)._try(identifier, State.CLAIMED)
+    assert await shop.payments() == ["claimed"]
+    shop.calls.gate.set()
+    assert (await asking).status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
+async def test_a_store_that_fails_while_it_is_opened_is_opened_anew(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.gate.close()
+
+    async def out_of_reach(_ledger: Ledger) -> list[int]:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "recover_dead", out_of_reach)
+        with pytest.raises(StoreUnavailable):
+            await shop.gate.open()
+    async with client_of(shop.app, "asgi") as again:
+        assert (await again.get("/v1/doc", headers=paid(await again.get("/v1/doc")))).status_code == 200

@@ -340,3 +340,32 @@ async def test_a_client_cannot_state_units(tmp_path: Path) -> None:
         headers = {**bearer(await shop.customer("ada", "closed")), "Headgate-Units": "0"}
         assert (await client.post("/v1/words?h-headgate-units=3", headers=headers)).status_code == 200
         assert await shop.ledger() == [Row("usage", "seat", 3, 0, "ada")]
+
+
+async def test_a_large_paid_answer_is_measured_whole(tmp_path: Path) -> None:
+    """However large an answer is, its bytes are counted: one that is too large to hold is not free."""
+    size = 17 * 1024 * 1024
+    async with opened_shop(tmp_path, app=chatting, more=SOLD) as shop, client_of(shop.app, "http") as client:
+        payment = paid(await client.get(f"/v1/raw?size={size}"))
+        got = await client.get(f"/v1/raw?size={size}", headers=payment)
+        assert (got.status_code, len(got.content)) == (200, size)
+        ((units, charged),) = await shop.sql("SELECT units, charged_micros FROM events")
+        assert units == size
+        assert charged == (size * 1000 + 500) // 1000
+
+
+async def test_a_paid_file_sent_by_the_server_is_counted(tmp_path: Path) -> None:
+    file = tmp_path / "file.bin"
+    file.write_bytes(b"x" * 1234)
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": str(file)})
+
+    async with opened_shop(tmp_path, app=lambda _calls: app, more=SOLD) as shop:
+        async with client_of(shop.app, "http") as client:
+            payment = paid(await client.get("/v1/raw"))
+        wire = Wire()
+        await shop.app(scope(path="/v1/raw", headers=payment), wire.receive, wire.send)
+        assert await shop.sql("SELECT units FROM events") == [(1234,)]

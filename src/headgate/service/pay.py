@@ -84,6 +84,8 @@ class Cashier:
         self.chains: Mapping[str, Witness] = chains or {}
         self.now_us = now_us
         self.kept_answer_us = kept_answer_us
+        self.proven: dict[bytes, bytes] = {}
+        """Transactions of settled payments that the store cannot take yet, by payment: nobody else knows."""
         self._working: Counter[bytes] = Counter()  # requests at work, by payment and by payer
         self._names = names
         self._refusals = Refusals()
@@ -279,7 +281,8 @@ class Cashier:
             await self._unknown(row, since, "the facilitator's answer did not arrive")
             return Declined(Why.PENDING, "payment_pending", row)
         if isinstance(outcome, Settled):
-            return await self.book(row, bytes.fromhex(outcome.transaction.removeprefix("0x")), None)
+            tx = self.proven[row.id] = bytes.fromhex(outcome.transaction.removeprefix("0x"))
+            return await self.book(row, tx, None)
         if isinstance(outcome, Unverified):
             log.error("payment %s: settlement not as agreed: %s", payment_text(row.id), outcome.what)
             await self._unknown(row, since, f"settlement unverified: {outcome.what}")
@@ -351,6 +354,7 @@ class Cashier:
         )
         keep_us = self.now_us() + self.kept_answer_us
         event: Event | None = await self.ledger.submit(SettlePayment(use, keep_us, note))
+        self.proven.pop(row.id, None)
         if event is None:
             log.info("payment %s had been booked before", payment_text(row.id))
         return receipt_of(row._replace(tx=tx))

@@ -20,7 +20,7 @@ from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorU
 from headgate.model.payment import PaymentRow, State, payment_text
 from headgate.service.pay import Cashier, says_used
 from headgate.store.operations import MovePayment
-from headgate.x402.answers import Settled
+from headgate.x402.answers import Settled, Unverified
 from headgate.x402.chain import Canceled, Fate, Paid, Unused, UsedElsewhere
 
 log = logging.getLogger("headgate.payments")
@@ -56,6 +56,8 @@ class Recovery:
 
     async def _try(self, identifier: bytes, state: State) -> bool:
         """One try for one payment; True once it is resolved, otherwise the next one waits longer."""
+        if self._cashier.is_working(identifier):  # claimed again while this pass was at others
+            return True
         if await self._resume(identifier, state):
             self._pauses.pop(identifier, None)
             return True
@@ -73,6 +75,11 @@ class Recovery:
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
         if row.charged_micros == 0:
             await cashier.book(row, None, "nothing was used: nothing is settled")
+            return True
+        proven = cashier.proven.get(identifier)
+        if proven is not None:
+            await cashier.book(row, proven, "settled before; it could not be written down then")
+            await reopen_if_lost(cashier, row)
             return True
         fate = await self._fate(row)
         if isinstance(fate, Paid):
@@ -114,6 +121,7 @@ class Recovery:
             return await self._wait(row, state, "the facilitator does not say what became of it")
         if isinstance(outcome, Settled):
             tx = bytes.fromhex(outcome.transaction.removeprefix("0x"))
+            self._cashier.proven[row.id] = tx
             await self._cashier.book(row, tx, "resolved by asking the facilitator again")
             await reopen_if_lost(self._cashier, row)
             return True
@@ -125,7 +133,13 @@ class Recovery:
                 *(payment_text(row.id), reason),
             )
         expired = self._now_us() // 1_000_000 >= row.valid_before_s + FINAL_AFTER_S
-        if expired and fate is None and row.network not in self._cashier.chains and not says_used(reason):
+        if isinstance(outcome, Unverified):
+            log.error(
+                "payment %s: the facilitator says that it is settled, and not as agreed: %s",
+                *(payment_text(row.id), outcome.what),
+            )
+        perhaps_paid = isinstance(outcome, Unverified) or says_used(reason)
+        if expired and fate is None and row.network not in self._cashier.chains and not perhaps_paid:
             return await self._move(row.id, state, State.FAILED, EXPIRED)
         return await self._wait(row, state, "refused when asked again: it may have settled before")
 

@@ -7,7 +7,7 @@ An answer that left cannot be taken back, so nothing of it leaves before the tra
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import IO
 
 import msgspec
@@ -60,6 +60,13 @@ class PaidAnswer:
         """The whole body (of an answer small enough to be kept or measured)."""
         self._file.seek(0)
         return self._file.read()
+
+    def messages(self) -> Iterator[Message]:
+        """The answer once more, to be measured: its body in pieces, however large it is, then the rest."""
+        self._file.seek(0)
+        while chunk := self._file.read(IN_MEMORY_BYTES):
+            yield {"type": "http.response.body", "body": chunk, "more_body": True}
+        yield from self._others
 
     def kept(self, until_us: int) -> KeptAnswer:
         """What is kept for the payer: status, headers, and the body unless it is too large."""

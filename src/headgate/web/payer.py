@@ -305,6 +305,7 @@ class Payer:
         try:
             try:
                 units = await self._billable(answer, action, usage, receiver)
+                kept = None if units is None else answer.kept(self._now_us() + cashier.kept_answer_us)
             except BaseException:
                 await cashier.release(opened, State.CLAIMED, "the answer could not be measured")
                 raise
@@ -318,7 +319,7 @@ class Payer:
                 opened,
                 billed,
                 units - billed,
-                answer.kept(self._now_us() + cashier.kept_answer_us),
+                kept,
                 receiver.body_digest,
             )
             if isinstance(outcome, Receipt):
@@ -335,8 +336,7 @@ class Payer:
         """The units to settle, or None where nothing is charged."""
         if answer.start is None or receiver.too_large:
             return None
-        small = answer.size <= 16 * 1024 * 1024
-        messages = [{"body": answer.body()}] if action.variable and small else []
+        messages = answer.messages() if action.variable else ()
         units = measured_units(action, usage, answer.start, messages)
         if not action.bills(answer.status) or usage.voided is not None or units is None:
             return None

@@ -62,9 +62,13 @@ class StreamedAnswer:
         use = self._desk.use(self._admitted, 0)
         if use is not None:
             await self._desk.streams.begin(use, self._so_far)
-        await self._send(self._start)
-        for message in messages:
-            await self._take(message)
+        try:
+            await self._send(self._start)
+            for message in messages:
+                await self._take(message)
+        except BaseException:  # it is on disk, and nobody else knows of it yet: it ends here
+            await self.finish()
+            raise
 
     def _so_far(self) -> int:
         return self._meter.abandoned(int(self._start["status"]))

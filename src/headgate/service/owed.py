@@ -10,6 +10,7 @@ import logging
 
 from headgate.model.payment import payment_text
 from headgate.store.driver import Driver
+from headgate.store.journal import step
 
 log = logging.getLogger("headgate.payments")
 NOTE = "refund due: the work was paid for and not done in time"
@@ -23,7 +24,7 @@ async def mark_refunds_due(driver: Driver, now_us: int) -> int:
     async with driver.write() as tx:
         for identifier, state in await tx.rows("owed_overdue", (now_us,)):
             if await tx.run("owed_refund", (identifier,)):
-                await tx.run("payment_step", (identifier, now_us, state, NOTE, identifier))
+                await step(tx, identifier, state, NOTE, now_us)
                 log.error("payment %s: %s", payment_text(identifier), NOTE)
                 marked += 1
     return marked

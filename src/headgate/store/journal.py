@@ -196,7 +196,7 @@ async def read(tx: Tx, identifier: bytes) -> PaymentRow:
 
 async def step(tx: Tx, payment: bytes, state: int, note: str | None, at_us: int) -> None:
     """One line of a payment's history."""
-    await tx.run("payment_step", (payment, at_us, int(state), note, payment))
+    await tx.run("payment_step", (payment, at_us * 16 + int(state), at_us, int(state), note))
 
 
 async def _keep(tx: Tx, payment: bytes, answer: KeptAnswer) -> None:

@@ -188,7 +188,7 @@ INSERT INTO payments (network, asset, payer, nonce, id, state, slot, epoch, rail
     unit_micros, per, list_micros, written_off, catalog_version, valid_before_s, occurred_us, updated_us,
     authorization_json, requirements_json, tx, reason, event_slot, event_seq)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (network, asset, payer, nonce) DO NOTHING;
+ON CONFLICT (id) DO NOTHING;
 
 -- name: payment_read
 -- One payment by its id.
@@ -281,9 +281,9 @@ WHERE o.refund_due = 0 AND o.due_us <= ? AND p.state IN (5, 9, 10);
 UPDATE owed SET refund_due = 1 WHERE payment = ? AND refund_due = 0;
 
 -- name: payment_step
--- One line of a payment's history.
-INSERT INTO payment_steps (payment, n, at_us, state, note)
-SELECT ?, COALESCE(MAX(n), 0) + 1, ?, ?, ? FROM payment_steps WHERE payment = ?;
+-- One line of a payment's history; `n` orders them: the instant, then the state.
+INSERT INTO payment_steps (payment, n, at_us, state, note) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (payment, n) DO NOTHING;
 
 -- name: answer_write
 -- The answer kept for a payer.

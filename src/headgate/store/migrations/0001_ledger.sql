@@ -223,14 +223,15 @@ CREATE TABLE claims (
     PRIMARY KEY (customer, key_hash)
 ) {clustered};
 
--- x402 payments: one row per signed authorization, keyed by what was signed. `slot`/`epoch` own it while a
+-- x402 payments: one row per signed authorization. `id` is a hash of what was signed (network, asset, payer,
+-- nonce), so that no spelling makes a second row; as the only key it keeps the indexes small. `slot`/`epoch` own it while a
 -- process works on it. `authorization_json` is what the facilitator settles, `answer` what the payer gets again.
 CREATE TABLE payments (
     network TEXT NOT NULL,
     asset TEXT NOT NULL,
     payer {bytes} NOT NULL,
     nonce {bytes} NOT NULL,
-    id {bytes} NOT NULL UNIQUE,
+    id {bytes} NOT NULL PRIMARY KEY,
     state BIGINT NOT NULL,
     slot BIGINT NOT NULL,
     epoch BIGINT NOT NULL,
@@ -260,11 +261,11 @@ CREATE TABLE payments (
     tx {bytes},
     reason TEXT,
     event_slot BIGINT,
-    event_seq BIGINT,
-    PRIMARY KEY (network, asset, payer, nonce)
+    event_seq BIGINT
 ) {clustered};
 CREATE INDEX payments_by_state ON payments (state, updated_us);
 CREATE INDEX payments_by_request ON payments (request_id);
+CREATE INDEX payments_by_payer ON payments (payer);
 
 -- Names that payers gave their payments (extension `payment-identifier`), each scoped to its payer: the hash is
 -- of payer and name. The first payment under a name keeps it, unless it came to nothing.

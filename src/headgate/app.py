@@ -287,6 +287,7 @@ class Headgate:
             self._stop.clear()
             self._background = [
                 asyncio.create_task(self._follow(), name="headgate-follow"),
+                asyncio.create_task(self._follow_networks(), name="headgate-networks"),
                 asyncio.create_task(resolve_forever(self._recovery, self._watcher), name="headgate-payments"),
                 *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
             ]
@@ -393,6 +394,16 @@ class Headgate:
         fix = "write `routes` in the configuration, or wrap Headgate directly around the application"
         raise ConfigError((ConfigProblem("application", "gate.action", found, fix),))
 
+    async def _follow_networks(self) -> None:
+        """Ask facilitators what they support; apart, since one that hangs must hold nothing else up."""
+        while self._networks is not None:
+            try:
+                if await self._networks.refresh():
+                    self._stock(self.desk.directory)
+            except Exception:
+                log.exception("what the facilitators support could not be asked; it is tried again")
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
     async def _follow(self) -> None:
         """Follow the published catalog, resume payments, forget old answers; never ends by an error."""
         beats = 0
@@ -400,8 +411,6 @@ class Headgate:
             try:
                 await self.desk.directory.refresh()
                 self._sell(self.desk.directory)
-                if self._networks is not None and await self._networks.refresh():
-                    self._stock(self.desk.directory)
                 if beats % 2 == 0:
                     await self._recover()
                 if beats % _FORGET_EVERY == 0:
@@ -430,7 +439,7 @@ class Headgate:
         """Finish what is queued and let go of everything."""
         async with self._opening:
             self._stop.set()
-            for task in self._background[:2]:
+            for task in self._background[:3]:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._background = []

@@ -110,14 +110,13 @@ class CustomerAnswer:
     async def _flow(self, start: Message) -> None:
         """Let the answer flow: its use will be booked with its end."""
         flowing = StreamedAnswer(self._send, self._desk, self._admitted, self._meter, self._receiver, start)
+        messages, self._messages = self._messages, []
+        self._flowing = flowing  # from here on the stream alone books this use, however it ends
         try:
-            await flowing.begin(self._messages)
+            await flowing.begin(messages)
         except StoreError as error:
+            self._flowing = None
             await self._refuse(error)
-            return
-        finally:
-            self._messages = []
-        self._flowing = flowing
 
     async def _refuse(self, error: StoreError) -> None:
         log.error("an answer was withheld: %s", error)

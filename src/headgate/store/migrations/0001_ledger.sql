@@ -283,6 +283,8 @@ CREATE TABLE answers (
     kept_until_us BIGINT NOT NULL
 );
 
+CREATE INDEX answers_by_time ON answers (kept_until_us);
+
 -- Each payment's history, oldest first.
 CREATE TABLE payment_steps (
     payment {bytes} NOT NULL,

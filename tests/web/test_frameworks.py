@@ -411,8 +411,31 @@ async def test_wrong_order_refuses_to_start(tmp_path: Path) -> None:
     app = Starlette(routes=[])
     app.add_middleware(gate.optional_auth(ExistingAuth))
     app.add_middleware(gate.middleware, identify=lambda request: request.state.customer_id)
-    with pytest.raises(ConfigError, match="last one added runs first"):
-        await app({"type": "lifespan", "app": app}, Wire({"type": "lifespan.startup"}).receive, Wire().send)
+    wire = Wire({"type": "lifespan.startup"})
+    with contextlib.suppress(ConfigError):
+        await app({"type": "lifespan", "app": app}, wire.receive, wire.send)
+    (failed,) = wire.sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "runs first" in failed["message"]
+    asked = Wire()
+    await app(scope("/free"), asked.receive, asked.send)
+    assert asked.status == 503  # served by a host that starts it all the same: closed, and the log says why
+
+
+async def test_wrong_order_stops_a_server_that_guesses_at_lifespan(tmp_path: Path) -> None:
+    """uvicorn's default takes an error at `lifespan` for an application without one, and would go on."""
+    import uvicorn
+
+    from tests.web.test_identity import ExistingAuth
+
+    gate = Headgate(configured(tmp_path))
+    app = Starlette(routes=[])
+    app.add_middleware(gate.optional_auth(ExistingAuth))
+    app.add_middleware(gate.middleware, identify=lambda request: request.state.customer_id)
+    server = Server(uvicorn.Config(app, port=0, log_level="info"))
+    with contextlib.suppress(SystemExit):
+        await server.serve()
+    assert not server.started
 
 
 async def test_an_application_without_lifespan(tmp_path: Path) -> None:

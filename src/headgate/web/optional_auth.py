@@ -25,23 +25,25 @@ class OptionalAuth:
     """The seller's auth, and the way past it."""
 
     def __init__(self, app: App, auth: App, gate: Gate) -> None:
-        if not gate.installed:
-            raise ConfigError(
-                (
-                    ConfigProblem(
-                        "application",
-                        "middleware",
-                        "the auth runs inside Headgate, which so never sees who calls",
-                        FIX,
-                    ),
-                )
-            )
+        self._misplaced = not gate.installed
         self.app = app
         self.auth = auth
         self.gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (await self._way(scope))(scope, receive, send)
+        if self._misplaced:
+            await self._refuse(scope, receive, send)
+        else:
+            await (await self._way(scope))(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse to start in the server's own terms: an error raised here is taken for "no lifespan"."""
+        wrong = "the auth runs inside Headgate, which so never sees who calls"
+        error = ConfigError((ConfigProblem("application", "middleware", wrong, FIX),))
+        if scope["type"] != "lifespan":
+            raise error
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
 
     async def _way(self, scope: Scope) -> App:
         if scope["type"] != "http" or read_credentials(scope["headers"], self.gate.credential_names).present:

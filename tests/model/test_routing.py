@@ -322,3 +322,14 @@ def test_any_text_is_a_route_or_a_fault(text: str) -> None:
         return
     assert str(route) == f"GET {route.pattern}"
     RouteTable(Catalog({"a": Action("a", "a", "a", 1, routes=(route,))}, {}))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("FETCH /b", "PATCH"), ("GTE /b", "GET"), ("POTS /b", "POST")]
+)
+def test_a_method_that_does_not_exist_is_no_route(written: str, meant: str) -> None:
+    """It would match nothing, and leave the route that was meant free."""
+    with pytest.raises(RouteFault) as refused:
+        parse_route(written)
+    assert "is not an HTTP method" in str(refused.value)
+    assert meant in refused.value.fix

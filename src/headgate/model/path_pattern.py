@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 from headgate.model.catalog import Route
@@ -22,6 +23,30 @@ SEGMENT_KINDS = frozenset({
 })  # fmt: skip
 """Wildcards of Starlette and Litestar that stand for one segment."""
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,30}")
+_METHODS = frozenset(
+    [
+        "GET",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "QUERY",
+        "TRACE",
+        "CONNECT",
+        "PROPFIND",
+        "PROPPATCH",
+        "MKCOL",
+        "COPY",
+        "MOVE",
+        "LOCK",
+        "UNLOCK",
+        "REPORT",
+        "SEARCH",
+        "PURGE",
+        "LINK",
+        "UNLINK",
+    ]
+)
 _SAMPLE_SEGMENT = "\N{MIDDLE DOT}"
 _SAMPLE_REST = "\N{BULLET}"
 
@@ -209,5 +234,8 @@ def parse_route(text: str) -> Route:
         upper = method.upper()
         fix = f'write "{upper} {path}"' if _METHOD.fullmatch(upper) else 'write it like "POST /v1/documents"'
         raise RouteFault(f"`{method}` is not a method", fix)
+    if method not in _METHODS:  # a slip of the pen would leave the route free
+        known = get_close_matches(method, sorted(_METHODS), 1) or ["POST"]
+        raise RouteFault(f"`{method}` is not an HTTP method", f'write "{known[0]} {path}"')
     parse_pattern(path)
     return Route(method, path)

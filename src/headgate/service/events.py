@@ -110,7 +110,10 @@ def read_request(text: str) -> bytes:
     try:
         return UUID(text.strip()).bytes
     except ValueError:
-        raise InputError(f"{text!r} is not a request id; it is a UUID, as answers carry it") from None
+        raise InputError(
+            f"{text!r} is none of Headgate's ids: give an event's, a request's or a payment's (pay_…), "
+            "as rows and answers carry them"
+        ) from None
 
 
 def _read_hex(text: str, size: int, what: str) -> bytes:

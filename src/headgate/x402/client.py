@@ -27,6 +27,7 @@ from yarl import URL
 
 from headgate.model.assets import KNOWN_ASSETS, NETWORK_NAMES
 from headgate.model.errors import HeadgateError, InputError
+from headgate.model.money import format_usd
 from headgate.model.offer import Scheme
 from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply
 
@@ -227,7 +228,9 @@ def _result(outcome: Outcome, reply: Reply | None, chosen: Choice | None = None,
 
 def _why_not(outcome: Outcome, max_price_micros: int) -> str:
     if outcome is Outcome.TOO_EXPENSIVE:
-        return f"every offer costs more than the limit of {max_price_micros} micro-dollars"
+        return (
+            f"every offer costs more than the limit of {format_usd(max_price_micros)} USD; raise --max-price"
+        )
     return "no offer names a scheme, network and dollar token that this buyer can pay with"
 
 

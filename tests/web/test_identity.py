@@ -379,13 +379,19 @@ async def test_an_agent_passes_to_its_402_and_pays(tmp_path: Path) -> None:
         assert (await client.get(receipt)).status_code == 200  # though the payer has no token
 
 
-def test_auth_inside_headgate_is_refused_when_it_is_built(tmp_path: Path) -> None:
+async def test_auth_without_headgate_inside_lets_nobody_past(tmp_path: Path) -> None:
+    """It says so at start where the server asks, and closes every route where it does not."""
+    from tests.web.shop import Wire, scope
+
     gate = Headgate(configured(tmp_path))
-    app = application(Calls())
-    app.add_middleware(gate.optional_auth(ExistingAuth))  # the wrong way round
-    app.add_middleware(gate.middleware, identify=lambda request: request.state.customer_id)
+    app = gate.optional_auth(ExistingAuth)(application(Calls()))  # nothing gates inside
+    wire = Wire({"type": "lifespan.startup"})
+    await app({"type": "lifespan"}, wire.receive, wire.send)
+    (failed,) = wire.sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert "add Headgate first and the auth after it" in failed["message"]
     with pytest.raises(ConfigError, match="add Headgate first and the auth after it"):
-        app.build_middleware_stack()
+        await app(scope("/v1/doc"), Wire().receive, Wire().send)
 
 
 async def test_starlette_s_own_authentication(tmp_path: Path) -> None:

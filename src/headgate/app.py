@@ -37,6 +37,7 @@ from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
 from headgate.service.facilitators import Witness, make_chains, make_takers
 from headgate.service.finding import Level
+from headgate.service.forget import forget
 from headgate.service.ids import RequestIds
 from headgate.service.networks import Networks
 from headgate.service.opening import Store, open_store
@@ -414,7 +415,7 @@ class Headgate:
                 if beats % 2 == 0:
                     await self._recover()
                 if beats % _FORGET_EVERY == 0:
-                    await self._forget_answers()
+                    await forget(self.desk.ledger.driver, self._now_us())
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -428,12 +429,6 @@ class Headgate:
             await self.ledger.recover_dead()
             await self.desk.streams.work()
             await mark_refunds_due(self.ledger.driver, self._now_us())
-
-    async def _forget_answers(self) -> None:
-        """Delete the answers kept for payers whose time is over; payments and events stay."""
-        assert self.store is not None
-        async with self.store.driver.write() as tx:
-            await tx.run("answers_expire", (self._now_us(),))
 
     async def close(self) -> None:
         """Finish what is queued and let go of everything."""

@@ -47,7 +47,7 @@ async def reopened(shop: Shop, client: httpx.AsyncClient, content: bytes = b"one
     answer = await client.post("/v1/doc", headers=payment, content=content)
     assert answer.status_code == 200
     shop.clock.ahead_us += HOUR
-    await shop.gate._forget_answers()
+    await shop.forget()
     gone = await client.post("/v1/doc", headers=payment, content=content)
     assert (gone.status_code, problem_of(gone)) == (409, "payment_used")
     await reopen(shop, answer.headers["headgate-receipt"])

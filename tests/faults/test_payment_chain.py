@@ -15,7 +15,10 @@ import httpx
 import pytest
 
 from headgate.model.calendar import AccountingCalendar
+from headgate.model.errors import InputError
+from headgate.model.payment import payment_text
 from headgate.service.facilitators import Witness
+from headgate.service.resolve import resolve_payment
 from headgate.service.verify import verify
 from headgate.x402.chain import Chain
 from headgate.x402.rpc import InProcessNode
@@ -224,7 +227,7 @@ async def test_settled_when_its_answer_is_no_longer_kept(world: World) -> None:
     payment, _ = await world.buying(refusing("insufficient_funds"))
     world.chain.pay(authorization(payment))
     world.shop.clock.ahead_us += 20 * MINUTE
-    await world.shop.gate._forget_answers()
+    await world.shop.forget()
     await world.later(SECOND)
     assert await world.shop.payments() == ["reopened"]
     served = await world.buy(payment)
@@ -239,7 +242,7 @@ async def test_the_answer_of_an_unknown_payment_waits_for_it(world: World) -> No
     world.chain.broken = True
     payment, _ = await world.buying(settle_and_lose, *[drop] * 50)
     world.shop.clock.ahead_us += HOUR
-    await world.shop.gate._forget_answers()
+    await world.shop.forget()
     world.chain.broken = False
     await world.later(SECOND)
     served = await world.buy(payment)
@@ -371,3 +374,35 @@ async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path
             assert await gate.store.driver.rows_sql("SELECT state FROM payments") == [(5,)]
         finally:
             await gate.close()
+
+
+# --- by hand --------------------------------------------------------------------------------------
+
+
+async def test_by_hand_it_is_as_the_chain_says(world: World) -> None:
+    """A node that was out of reach is back before recovery asks it: the seller cannot say otherwise."""
+    world.chain.broken = True
+    payment, pending = await world.buying(settle_and_lose, *[USED] * 5)
+    assert problem_of(pending) == "payment_pending"
+    world.chain.broken = False
+    store, config = world.shop.gate.store, world.shop.gate.config
+    assert store is not None
+    ((identifier,),) = await world.shop.sql("SELECT id FROM payments")
+
+    async def say(tx: str | None) -> Any:
+        return await resolve_payment(
+            *(store, config, payment_text(identifier)),
+            tx=tx,
+            reason="so it is",
+            now_us=world.shop.clock,
+            chains=world.shop.gate._chains,
+        )
+
+    with pytest.raises(InputError, match="the chain shows that it was paid"):
+        await say(None)
+    with pytest.raises(InputError, match="it is resolved by what the chain shows"):
+        await say("0x" + "9" * 64)
+    assert (await say(world.chain.entries[nonce(payment)].transaction)).state == "settled"
+    assert await world.shop.ledger() == [SOLD]
+    assert (await world.buy(payment)).status_code == 200
+    await world.books_agree()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from eth_account import Account
 
 from headgate.config import Config
-from tests.web.shop import client_of, opened_shop, paid, problem_of
-from tests.x402.scripted import answering
+from tests.web.shop import Shop, Wire, client_of, opened_shop, paid, problem_of, scope
+from tests.x402.buyer import PAYER, changed, opened, sealed
+from tests.x402.scripted import answering, drop, refusing
 
 pytestmark = pytest.mark.timeout(60)
 OTHER = Account.from_key("0x" + "22" * 32)
@@ -69,3 +74,162 @@ async def test_retry_after_tells_when_the_facilitator_is_asked_again(tmp_path: P
         assert waits[5:] == sorted(waits[5:])
         assert waits[-1] >= 8
         assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+
+
+def smart_wallets(payment: dict[str, str]) -> dict[str, str]:
+    """The same payment with a signature that only a chain can judge: it may be anybody's."""
+    found = opened(payment["PAYMENT-SIGNATURE"].encode())
+    changes = {
+        "payload.signature": "0x" + "ab" * 96,
+        "payload.authorization.nonce": "0x" + os.urandom(32).hex(),
+    }
+    for path, value in changes.items():
+        found = changed(found, path, value)
+    return {"PAYMENT-SIGNATURE": sealed(found).decode()}
+
+
+async def test_nobody_fills_somebody_elses_work_in_flight(tmp_path: Path) -> None:
+    """Whoever names a payer without being it holds it up neither while it asks nor afterwards."""
+    async with opened_shop(tmp_path, change=two_at_a_time) as shop, client_of(shop.app, "http") as client:
+        shop.facilitator.script.verify.extend(
+            [answering({"isValid": False, "invalidReason": "invalid_signature"}, delay_s=0.3)] * 4
+        )
+        forged = [smart_wallets(paid(await client.get("/v1/doc"))) for _ in range(4)]
+        asking = [asyncio.create_task(client.get("/v1/doc", headers=each)) for each in forged]
+        while shop.asked.count("verify") < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+        assert [(await each).status_code for each in asking] == [402] * 4
+
+
+async def test_a_smart_wallet_has_its_own_work_in_flight(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, change=two_at_a_time) as shop, client_of(shop.app, "http") as client:
+        shop.calls.gate = asyncio.Event()
+        payments = [smart_wallets(paid(await client.get("/v1/doc"))) for _ in range(3)]
+        asking = [asyncio.create_task(client.get("/v1/doc", headers=each)) for each in payments]
+        done, working = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        (busy,) = done
+        assert problem_of(busy.result()) == "too_many_payments_in_flight"
+        while shop.calls.count < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        shop.calls.gate.set()
+        assert sorted([(await each).status_code for each in working]) == [200, 200]
+        again = payments[asking.index(busy)]
+        assert (await client.get("/v1/doc", headers=again)).status_code == 200
+
+
+# --- clients whose payments are refused -----------------------------------------------------------
+
+
+def five_refusals(config: Config) -> Config:
+    assert config.x402 is not None
+    return replace(config, x402=replace(config.x402, client_refusals=5))
+
+
+async def ask(
+    shop: Shop, payment: dict[str, str], address: str | None = "203.0.113.9"
+) -> tuple[int, str, int]:
+    """Status, code or reason, Retry-After of a request from an address."""
+    wire = Wire()
+    where = None if address is None else (address, 4000)
+    await shop.app(scope(headers=payment, client=where), wire.receive, wire.send)
+    told = httpx.Response(wire.status, headers=wire.sent[0]["headers"], content=wire.body).json()
+    headers = dict(wire.sent[0]["headers"])
+    return wire.status, told.get("code") or told.get("error", ""), int(headers.get(b"retry-after", b"0"))
+
+
+async def stranger(client: httpx.AsyncClient) -> dict[str, str]:
+    """A payment of a wallet that nobody has seen, with a good signature."""
+    return paid(await client.get("/v1/doc"), Account.create())
+
+
+async def test_a_client_whose_payments_are_refused_has_to_wait(tmp_path: Path) -> None:
+    """Case 32: a good signature costs a stranger nothing, and each question costs the seller."""
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        known = paid(await client.get("/v1/doc"))
+        assert (await ask(shop, known))[0] == 200
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 100)
+        told = [await ask(shop, await stranger(client)) for _ in range(8)]
+        assert told[:5] == [(402, "insufficient_funds", 0)] * 5
+        assert [each[:2] for each in told[5:]] == [(429, "too_many_refused_payments")] * 3
+        assert all(2 <= wait <= 12 for *_, wait in told[5:])
+        assert shop.asked.count("verify") == 6
+        # Others are not held up: another address, and whoever has paid from this one.
+        assert (await ask(shop, await stranger(client), "203.0.113.10"))[0] == 402
+        shop.facilitator.script.verify.clear()
+        assert (await ask(shop, known))[0] == 200
+        assert (await ask(shop, paid(await client.get("/v1/doc"))))[0] == 200
+        # And the client itself may ask again in time, one payment for each that is forgotten.
+        late = await stranger(client)
+        assert (await ask(shop, late))[0] == 429
+        shop.clock.ahead_us += 12_000_000
+        assert (await ask(shop, late))[0] == 200
+
+
+async def test_an_unpaid_work_counts_as_a_refusal(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        for _ in range(5):
+            shop.facilitator.script.settle.append(refusing("insufficient_funds"))
+            assert (await ask(shop, paid(await client.get("/v1/doc"))))[0] == 402
+        assert (await ask(shop, paid(await client.get("/v1/doc"))))[1] == "too_many_refused_payments"
+        assert len([state for state in await shop.payments() if state == "failed"]) == 5
+
+
+@pytest.mark.parametrize("how", ["served", "not billed", "facilitator down", "no address", "switched off"])
+async def test_what_is_no_refusal_holds_nobody_up(how: str, tmp_path: Path) -> None:
+    def unlimited(config: Config) -> Config:
+        assert config.x402 is not None
+        return replace(config, x402=replace(config.x402, client_refusals=0))
+
+    change: Callable[[Config], Config] = unlimited if how == "switched off" else five_refusals
+    async with opened_shop(tmp_path, change=change) as shop, client_of(shop.app, "asgi") as client:
+        for _ in range(8):
+            if how == "facilitator down":
+                shop.facilitator.script.verify.append(drop)
+                shop.clock.ahead_us += 1_000_000  # past what a failing facilitator is spared
+            elif how in ("no address", "switched off"):
+                shop.facilitator.script.verify.append(refusing("insufficient_funds"))
+            elif how == "not billed":
+                shop.facilitator.script.settle.clear()
+            payment = await stranger(client)
+            status, *_ = await ask(shop, payment, None if how == "no address" else "203.0.113.9")
+            assert status != 429
+
+
+async def test_neighbours_in_one_ipv6_network_are_one_client(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 100)
+        told = [await ask(shop, await stranger(client), f"2001:db8:0:1::{n:x}") for n in range(6)]
+        assert [each[0] for each in told] == [402] * 5 + [429]
+        assert (await ask(shop, await stranger(client), "2001:db8:0:2::1"))[0] == 402
+
+
+# --- payments that came to nothing ----------------------------------------------------------------
+
+
+async def test_released_payments_are_forgotten_after_a_day(tmp_path: Path) -> None:
+    """And nothing else is: what was settled, failed or is unknown stays."""
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "asgi") as client:
+
+        async def buy(step: str | None = None, behaviour: Any = None, query: str = "") -> dict[str, str]:
+            if step is not None:
+                getattr(shop.facilitator.script, step).append(behaviour)
+            payment = paid(await client.get("/v1/doc"))
+            await client.get("/v1/doc" + query, headers=payment)
+            return payment
+
+        await buy()
+        await buy("settle", refusing("insufficient_funds"))
+        released = await buy("verify", refusing("insufficient_funds"))
+        await buy(query="?status=500")
+        assert await shop.payments() == ["settled", "failed", "released", "released"]
+        shop.clock.ahead_us += 23 * 3_600_000_000
+        assert await shop.forget() == 0
+        shop.clock.ahead_us += 2 * 3_600_000_000
+        assert await shop.forget() == 2
+        assert await shop.payments() == ["settled", "failed"]
+        orphans = "SELECT COUNT(*) FROM payment_steps WHERE payment NOT IN (SELECT id FROM payments)"
+        assert await shop.sql(orphans) == [(0,)]
+        shop.clock.ahead_us = 10_000_000
+        assert (await client.get("/v1/doc", headers=released)).status_code == 200  # it is simply new
+        assert PAYER.address.lower() in {row.payer for row in await shop.ledger()}

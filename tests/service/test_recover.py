@@ -117,6 +117,20 @@ async def test_says_that_it_was_used_and_not_by_what(shop: Shop, client: httpx.A
     assert "payment-required" not in (await client.get("/v1/doc", headers=payment)).headers
 
 
+async def test_used_at_the_first_attempt_may_mean_used_by_us(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Nobody but the facilitator can tell: what it settled is not asked for a second time (cases 1, 2)."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(refusing("invalid_exact_evm_nonce_already_used", 400))
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (503, "payment_pending")
+    assert "payment-required" not in answer.headers
+    assert await shop.payments() == ["unknown"]
+    shop.clock.ahead_us += 2 * SECOND
+    assert await recovery_of(shop).run_once() == 0
+    assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+    assert await shop.ledger() == [SOLD]
+
+
 async def test_a_payment_at_work_is_left_alone(shop: Shop, client: httpx.AsyncClient) -> None:
     payment = paid(await client.get("/v1/doc"))
     shop.calls.gate = asyncio.Event()

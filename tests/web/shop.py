@@ -34,6 +34,7 @@ from headgate.model.event import Channel, Kind
 from headgate.model.payment import State
 from headgate.service.customers import create_customer
 from headgate.service.facilitators import Witness
+from headgate.service.forget import forget
 from headgate.service.keys import CreatedKey, create_key
 from headgate.service.subscribe import Agreement, create_subscription
 from headgate.x402.facilitator import FacilitatorClient, GuardedFacilitator
@@ -235,6 +236,11 @@ class Shop:
         slots = (await self.sql("SELECT COALESCE(SUM(units), 0) FROM held"))[0][0]
         assert counters == slots
         return int(counters)
+
+    async def forget(self) -> int:
+        """What is over is forgotten, as the background work does it."""
+        assert self.gate.store is not None
+        return await forget(self.gate.store.driver, self.clock())
 
     async def use_up(self, ref: str, units: int, action: str = "doc.read") -> None:
         """Use that was no HTTP request."""

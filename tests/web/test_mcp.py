@@ -379,6 +379,71 @@ async def test_a_reopened_payment_waits_for_a_tool_that_works(shop: Shop) -> Non
     assert len(await shop.ledger()) == 1
 
 
+BEFORE = """
+[actions."order"]
+title = "Order"
+unit = "order"
+price = "0.10"
+settle = "before"
+"""
+
+
+async def test_a_tool_that_is_settled_before_it_runs_owes_its_work(tmp_path: Path) -> None:
+    """It fails: its error comes with the receipt, and the same call runs it again until it works."""
+    async with opened_shop(tmp_path, more=BEFORE) as shop:
+        server = MCPServer("tests")
+        shop.gate.mcp(server, tools={"order": "order"})
+        asked_before: list[list[str]] = []
+
+        @server.tool()
+        async def order(what: str) -> dict[str, str]:
+            asked_before.append(list(shop.asked))
+            if len(asked_before) == 1:
+                raise RuntimeError("not now")
+            return {"ordered": what}
+
+        async with Client(server) as client:
+            payment = pay(await client.call_tool("order", {"what": "tea"}))
+
+            async def buy(what: str = "tea") -> CallToolResult:
+                return await client.call_tool("order", {"what": what}, meta=payment)  # type: ignore[arg-type]
+
+            failed = await buy()
+            assert failed.is_error
+            assert failed.meta is not None
+            assert failed.meta["x402/payment-response"]["success"] is True
+            assert asked_before == [["verify", "settle"]]
+            assert (await shop.payments(), len(await shop.ledger())) == (["reopened"], 1)
+            assert told(await buy("coffee"))["code"] == "payment_bound_elsewhere"
+            served = await buy()
+            assert served.structured_content == {"ordered": "tea"}
+            assert (await buy()).structured_content == {"ordered": "tea"}
+        assert (len(asked_before), shop.asked) == (2, ["verify", "settle"])
+        assert (await shop.payments(), await shop.ledger()) == (
+            ["settled"],
+            [Row("usage", "x402", 1, 100_000, None, AGENT)],
+        )
+        assert await shop.sql("SELECT * FROM owed") == []
+
+
+async def test_a_tool_does_not_run_before_it_is_paid(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, more=BEFORE) as shop:
+        server = MCPServer("tests")
+        shop.gate.mcp(server, tools={"order": "order"})
+
+        @server.tool()
+        async def order() -> str:
+            raise AssertionError("it was not paid for")
+
+        async with Client(server) as client:
+            for step, code in ((refusing("insufficient_funds"), None), (drop, "payment_pending")):
+                payment = pay(await client.call_tool("order"))
+                shop.facilitator.script.settle.append(step)
+                told_ = told(await client.call_tool("order", meta=payment))  # type: ignore[arg-type]
+                assert told_.get("code") == code
+        assert await shop.ledger() == []
+
+
 MEASURED = """
 [actions."by.json"]
 title = "By JSON"

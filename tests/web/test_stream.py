@@ -6,13 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headgate.config import Config
 from headgate.model.errors import StoreUnavailable
 from headgate.store.ledger import Ledger
+from headgate.store.operations import IntendPayment
 from headgate.web.usage import usage
 from tests.store.auditing import audit
 from tests.web.shop import (
@@ -349,6 +352,36 @@ async def test_a_stream_whose_hold_is_not_on_disk_does_not_begin(
         assert (await shop.ledger(), await shop.held()) == ([], 0)
 
 
+@pytest.mark.parametrize("plan", ["open", "tight"])
+async def test_a_stream_given_up_before_it_is_on_disk_holds_and_bills_nothing(
+    plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with playing(tmp_path) as (shop, play):
+        call = Running(shop, "/v1/flow", bearer(await shop.customer("ada", plan)))
+        await play.do(start())
+        assert shop.gate.ledger is not None
+        waiting = asyncio.Event()
+        driver = shop.gate.ledger.driver
+        write = driver.write
+
+        @asynccontextmanager
+        async def queued() -> AsyncIterator[Any]:
+            monkeypatch.setattr(driver, "write", write)
+            waiting.set()
+            await asyncio.Event().wait()
+            yield
+
+        monkeypatch.setattr(driver, "write", queued)
+        play.put(body(b"12345"))
+        await waiting.wait()
+        call.task.cancel()
+        await asyncio.wait([call.task])
+        assert call.wire.sent == []
+        await shop.gate.desk.streams.work()
+        assert (await shop.ledger(), await shop.held()) == ([], 0)
+        assert await shop.sql("SELECT * FROM streams") == []
+
+
 async def test_an_end_that_cannot_be_booked_stays_away_and_is_booked_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,6 +580,66 @@ async def test_a_stream_is_settled_before_its_payment_expires(tmp_path: Path) ->
         await call.task
         assert call.wire.body == b"12345"
         assert await shop.ledger() == [sold(5)]
+
+
+@pytest.mark.parametrize("how", ["waits", "will not be stopped"])
+async def test_a_silent_stream_is_settled_before_its_payment_expires(how: str, tmp_path: Path) -> None:
+    """The application says nothing more: at the last moment it is stopped, and what was sent is settled."""
+
+    def hasty(config: Config) -> Config:
+        assert config.x402 is not None
+        return replace(config, x402=replace(config.x402, max_timeout_seconds=12, min_validity_s=1))
+
+    stopped = asyncio.Event()
+
+    async def application(scope_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start())
+        await send(body(b"12345"))
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            if how == "waits":
+                raise
+            await send(body(b"678"))
+            await send(END)
+
+    async with opened_shop(tmp_path, app=lambda _calls: application, more=SOLD, change=hasty) as shop:
+        call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        await call.task
+        assert stopped.is_set()
+        assert call.wire.body == b"12345"
+        assert END not in call.wire.sent
+        assert (await shop.ledger(), await shop.payments()) == ([sold(5)], ["settled"])
+
+
+async def test_a_paid_stream_given_up_while_it_is_written_down_settles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has left yet, whether or not the intent reached the disk."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/flow")
+        call = Running(shop, "/v1/flow", payment)
+        await play.do(start())
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        submit = ledger.submit
+
+        def cancelling(operation: Any) -> Any:
+            if isinstance(operation, IntendPayment):
+                call.task.cancel()
+            return submit(operation)
+
+        monkeypatch.setattr(ledger, "submit", cancelling)
+        play.put(body(b"12345"))
+        await asyncio.wait([call.task])
+        assert call.wire.sent == []
+        recovery = shop.gate._recovery
+        assert recovery is not None
+        assert await recovery.run_once() == 0
+        assert (await shop.ledger(), await shop.payments()) == ([], ["released"])
+        assert shop.asked == ["verify"]
 
 
 @pytest.mark.parametrize(("messages", "released"), [([start(500), body(b"x"), END], "x"), ([SSE, END], "")])

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headgate.cli.opened import in_store
+from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption, Format, FormatOption
 from headgate.cli.output import Column, minute, print_json, print_rows, text_of
+from headgate.model.errors import InputError
 
 if TYPE_CHECKING:
     from headgate.service.payments import PaymentView
 
-app = typer.Typer(no_args_is_help=True, help="x402 payments: list, find, show, reopen.")
+app = typer.Typer(no_args_is_help=True, help="x402 payments: list, find, show, reopen, resolve.")
 
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="At most so many.")]
 
@@ -110,6 +111,52 @@ def reopen(
         print_payment(view)
 
 
+@app.command()
+def resolve(
+    payment: Annotated[str, typer.Argument(metavar="ID", help="A payment's id, like pay_…")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="How you know, for its timeline.")],
+    tx: Annotated[
+        str | None, typer.Option("--tx", metavar="0x…", help="The transaction that paid it: it is booked.")
+    ] = None,
+    unpaid: Annotated[
+        bool, typer.Option("--unpaid", help="Nothing was paid: its payer may sign a new one.")
+    ] = False,
+    config: ConfigOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Say what became of an unknown payment that nobody else can tell about.
+
+    First look its payer and nonce up in an explorer of its network. Where
+    `rpc_url` is set the chain's word counts, and this is never needed.
+    """
+    from headgate.app import clock_us
+    from headgate.service.facilitators import make_chains
+    from headgate.service.resolve import resolve_payment
+
+    if (tx is None) is not unpaid:
+        raise InputError("say either --tx 0x… or --unpaid")
+
+    async def work(opened: Opened) -> PaymentView:
+        chains = make_chains(opened.config)
+        try:
+            return await resolve_payment(
+                *(opened.store, opened.config, payment),
+                tx=tx,
+                reason=reason,
+                now_us=clock_us,
+                chains=chains,
+            )
+        finally:
+            for chain in chains.values():
+                await chain.close()
+
+    view = in_store(config, work)
+    if output is Format.JSON:
+        print_json(view)
+    else:
+        print_payment(view)
+
+
 def print_payment(view: PaymentView, indent: str = "") -> None:
     """A payment for people: a field on each line, then its timeline."""
     per = "" if view.per == 1 else f" per {view.per}"
@@ -118,6 +165,7 @@ def print_payment(view: PaymentView, indent: str = "") -> None:
         ("state", view.state),
         ("reason", view.reason),
         ("payer", view.payer),
+        ("nonce", view.nonce),
         ("pay to", view.pay_to),
         ("network", view.network),
         ("asset", view.asset),

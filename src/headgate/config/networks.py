@@ -76,6 +76,7 @@ def read_x402(section: Section, *, live: bool) -> tuple[X402Config | None, tuple
         blocked_payers=_read_blocked(section),
         refund_after_us=read_duration(section, "refund_after", 60 * MINUTE_US, low_us=MINUTE_US),
         payer_in_flight=section.whole("payer_in_flight", 64, low=1, high=1_000_000),
+        client_refusals=section.whole("client_refusals", 100, low=0, high=1_000_000),
     )
     if config.min_validity_s >= config.max_timeout_seconds:
         section.problem(

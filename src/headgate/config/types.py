@@ -66,7 +66,8 @@ class X402Config:
     """`networks` in the order they are offered (Polygon first).
 
     `min_validity_s` must be left on a payment when its work begins; `blocked_payers` are 20-byte addresses;
-    `payer_in_flight` is how many requests of one payer one process works on at a time. A payment that
+    `payer_in_flight` is how many requests of one payer one process works on at a time, `client_refusals` how
+    many payments from one address it lets the facilitator refuse per minute (0: any number). A payment that
     settles before its work is to be refunded if that was not done within `refund_after_us`.
     """
 
@@ -77,6 +78,7 @@ class X402Config:
     clock_skew_s: int = 30
     blocked_payers: frozenset[bytes] = frozenset()
     payer_in_flight: int = 64
+    client_refusals: int = 100
     refund_after_us: int = 60 * MINUTE_US
 
     def offers(self) -> tuple[NetworkOffer, ...]:

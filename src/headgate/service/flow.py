@@ -47,10 +47,10 @@ class Flow:
         return not 0 <= self._cashier.now_us() - self._noted_us < NOTE_EVERY_US
 
     @property
-    def expires(self) -> bool:
-        """Whether the payment is about to expire: it must be settled now, whatever is still to come."""
-        left_s = self._payment.signed.valid_before_s - self._cashier.now_us() // 1_000_000
-        return left_s <= CUT_BEFORE_S
+    def left_s(self) -> int:
+        """Seconds until the payment must be settled, whatever is still to come; 0 or less: now."""
+        expires_in_s = self._payment.signed.valid_before_s - self._cashier.now_us() // 1_000_000
+        return expires_in_s - CUT_BEFORE_S
 
     def _amounts(self, units: int) -> _Amounts:
         action = self._payment.action
@@ -121,7 +121,9 @@ class Flow:
                 written_off=amounts.written_off,
             )
             requirements = offers.requirements(payment.offer, amounts.micros)
-            return await cashier.settle(row, payment.facilitator, payment.payload, requirements)
+            outcome = await cashier.settle(row, payment.facilitator, payment.payload, requirements)
+            cashier.judge(payment, outcome)
+            return outcome
         finally:
             cashier.done(payment)
 

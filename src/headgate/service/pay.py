@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from headgate.config import X402Config
@@ -21,6 +20,7 @@ from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
 from headgate.service.facilitators import Witness
+from headgate.service.in_flight import InFlight
 from headgate.service.paying import (
     RETRY_AFTER_S,
     Ask,
@@ -45,7 +45,7 @@ from headgate.store.operations import (
 from headgate.x402 import check, wire
 from headgate.x402 import offer as offers
 from headgate.x402.answers import Refused, Settled, Unverified, Verified
-from headgate.x402.breaker import Refusals
+from headgate.x402.breaker import Clients, Refusals
 from headgate.x402.chain import Paid
 from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
@@ -86,26 +86,18 @@ class Cashier:
         self.kept_answer_us = kept_answer_us
         self.proven: dict[bytes, bytes] = {}
         """Transactions of settled payments that the store cannot take yet, by payment: nobody else knows."""
-        self._working: Counter[bytes] = Counter()  # requests at work, by payment and by payer
+        self._in_flight = InFlight(settings.payer_in_flight)
         self._names = names
         self._refusals = Refusals()
+        self._clients = Clients(settings.client_refusals)
 
     def is_working(self, identifier: bytes) -> bool:
         """Whether a request of this process is at work with a payment."""
-        return identifier in self._working
-
-    def _begin(self, identifier: bytes, payer: bytes) -> None:
-        self._working.update((identifier, payer))
-
-    def _end(self, identifier: bytes, payer: bytes) -> None:
-        for name in (identifier, payer):
-            self._working[name] -= 1
-            if self._working[name] <= 0:
-                del self._working[name]
+        return identifier in self._in_flight
 
     def done(self, payment: OpenPayment) -> None:
         """No request is at work with a payment any more; `finish` and `release` say so themselves."""
-        self._end(payment.id, payment.signed.payer)
+        self._in_flight.end(payment.id, payment.counted)
 
     # --- before the work --------------------------------------------------------------------------
 
@@ -130,24 +122,35 @@ class Cashier:
         refused = self._refusals.reason(signed, now_us)
         if refused is not None:
             return Declined(Why.REFUSED, refused)
-        if self._working[signed.payer] >= self.settings.payer_in_flight:
-            return await self._taken_before(signed, ask) or Declined(Why.BUSY, "too_many_payments_in_flight")
+        limited = self._limited(ask, signed, now_us)
+        if limited is not None:
+            return await self._taken_before(signed, ask) or limited
         payment = await self._row(ask, signed, offer, priced(offer))
         # Before the claim is written: recovery leaves alone what is at work here.
-        self._begin(payment.id, signed.payer)
+        self._in_flight.begin(payment.id, payment.counted)
         try:
             claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
         except BaseException:
-            self._end(payment.id, signed.payer)
+            self.done(payment)
             raise
         if claimed.outcome is not Claim.FRESH:
-            self._end(payment.id, signed.payer)
+            self.done(payment)
             return _repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
         try:
             return await self._verify(payment)
         except BaseException:
             await self.release(payment, State.CLAIMED, "verification was interrupted")
             raise
+
+    def _limited(self, ask: Ask, signed: SignedPayment, now_us: int) -> Declined | None:
+        """Whether this payer has enough at work, or this client was refused enough, for now."""
+        if self._in_flight.is_full(signed.payer):
+            return Declined(Why.BUSY, "too_many_payments_in_flight")
+        wait_us = self._clients.wait_us(ask.client, signed.payer, now_us)
+        if wait_us:
+            wait_s = max(RETRY_AFTER_S, -(-wait_us // 1_000_000))
+            return Declined(Why.THROTTLED, "too_many_refused_payments", retry_after_s=wait_s)
+        return None
 
     async def _known_or(self, signed: SignedPayment, ask: Ask, reason: Reason) -> Declined:
         """A payment that is no good for this request now may be one that was taken before.
@@ -180,13 +183,20 @@ class Cashier:
             *(None, None, None, None, None, None),
         )
         payload = wire.facilitator_payload(signed, offer, url=ask.url, mime_type=action.mime_type)
-        return OpenPayment(signed.id, signed, offer, action, rail, row, self.facilitators[network], payload)
+        proven = None if signed.needs_facilitator else payer
+        return OpenPayment(
+            *(signed.id, signed, offer, action, rail, row, self.facilitators[network], payload),
+            client=ask.client,
+            counted=proven,
+        )
 
     async def _verify(self, payment: OpenPayment) -> OpenPayment | Declined:
         requirements = offers.requirements(payment.offer)
+        self._clients.ask(payment.client, self.now_us())
         try:
             verdict = await payment.facilitator.verify(payment.payload, requirements)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
+            self._clients.give_back(payment.client, self.now_us())
             log.warning("payment %s could not be verified: %s", payment_text(payment.id), error)
             await self.release(payment, State.CLAIMED, "facilitator out of reach")
             wait_s = _wait_s(payment.facilitator)
@@ -195,6 +205,14 @@ class Cashier:
             self._refusals.remember(payment.signed, verdict.reason, self.now_us())
             await self.release(payment, State.CLAIMED, verdict.reason)
             return Declined(Why.REFUSED, verdict.reason)
+        payer = payment.signed.payer
+        self._clients.good(payment.client, payer, self.now_us())
+        if payment.counted is None:  # now it is proven whose work this is
+            if self._in_flight.is_full(payer):
+                await self.release(payment, State.CLAIMED, "too many requests of its payer were at work")
+                return Declined(Why.BUSY, "too_many_payments_in_flight")
+            self._in_flight.prove(payer)
+            payment.counted = payer
         payment.steps.append((self.now_us(), State.VERIFIED, None))
         return payment
 
@@ -203,7 +221,7 @@ class Cashier:
         try:
             await self.ledger.submit(MovePayment(payment.id, since, State.RELEASED, note))
         finally:
-            self._end(payment.id, payment.signed.payer)
+            self.done(payment)
 
     # --- after the work ---------------------------------------------------------------------------
 
@@ -259,9 +277,17 @@ class Cashier:
                 written_off=written_off,
                 authorization_json=intend.authorization_json,
             )
-            return await self.settle(row, payment.facilitator, payment.payload, requirements)
+            outcome = await self.settle(row, payment.facilitator, payment.payload, requirements)
+            self.judge(payment, outcome)
+            return outcome
         finally:
-            self._end(payment.id, payment.signed.payer)
+            self.done(payment)
+
+    def judge(self, payment: OpenPayment, outcome: Receipt | Declined) -> None:
+        """Remember of a client and its payer that work of theirs ended unpaid."""
+        if isinstance(outcome, Declined) and outcome.why is Why.REFUSED:
+            self._clients.ask(payment.client, self.now_us())
+            self._clients.forget(payment.signed.payer)
 
     async def settle(
         self,
@@ -297,19 +323,16 @@ class Cashier:
         """
         log.warning("payment %s was refused at settlement: %s", payment_text(row.id), refused.reason)
         witness = self.chains.get(row.network)
-        if witness is not None:
-            try:
-                fate = await witness.fate(row)
-            except ChainError as error:
-                log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
-                if says_used(refused.reason):
-                    await self._unknown(
-                        row, since, f"refused ({refused.reason}), and the chain does not tell"
-                    )
-                    return Declined(Why.PENDING, "payment_pending", row)
-            else:
-                if isinstance(fate, Paid):
-                    return await self.book_found(row, fate, f"refused ({refused.reason}), but paid on chain")
+        fate = None
+        try:
+            fate = None if witness is None else await witness.fate(row)
+        except ChainError as error:
+            log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
+        if isinstance(fate, Paid):
+            return await self.book_found(row, fate, f"refused ({refused.reason}), but paid on chain")
+        if fate is None and says_used(refused.reason):
+            await self._unknown(row, since, f"refused ({refused.reason}), and no chain tells who was paid")
+            return Declined(Why.PENDING, "payment_pending", row)
         await self.ledger.submit(MovePayment(row.id, since, State.FAILED, refused.reason))
         return Declined(Why.REFUSED, refused.reason, row)
 
@@ -363,13 +386,13 @@ class Cashier:
 
     async def begin_again(self, row: PaymentRow) -> bool:
         """Take a settled payment to be served again; False where that is not due, or somebody is at it."""
-        self._begin(row.id, row.payer)
+        self._in_flight.begin(row.id, row.payer)
         taken: bool = False
         try:
             taken = await self.ledger.submit(ServeAgain(row.id))
         finally:
             if not taken:
-                self._end(row.id, row.payer)
+                self._in_flight.end(row.id, row.payer)
         return taken
 
     async def end_again(
@@ -387,7 +410,7 @@ class Cashier:
             else:
                 await self.ledger.submit(MovePayment(row.id, State.REPEATING, State.REOPENED, note))
         finally:
-            self._end(row.id, row.payer)
+            self._in_flight.end(row.id, row.payer)
 
 
 def _intended(now_us: int, *, before: bool) -> tuple[tuple[int, State, str | None], ...]:

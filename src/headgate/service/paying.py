@@ -27,6 +27,7 @@ class Why(Enum):
     ANSWERED = "answered"  # settled before: the kept answer
     REOPENED = "reopened"  # settled before: to be served once more, uncharged
     BUSY = "busy"  # 429, Retry-After: this payer has as much work in flight as it may have
+    THROTTLED = "throttled"  # 429, Retry-After: too many payments of this client were refused
 
 
 class Declined(NamedTuple):
@@ -53,6 +54,9 @@ class OpenPayment:
     row: PaymentRow
     facilitator: Facilitator
     payload: wire.Json
+    client: str | None = None
+    counted: bytes | None = None
+    """The payer as whose work in flight this counts; None as long as it is not proven."""
     steps: list[tuple[int, State, str | None]] = field(default_factory=list)
 
 
@@ -77,7 +81,10 @@ class Receipt(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """A request for a priced action that must be paid; ids as stored, `binding` names method and URL."""
+    """A request for a priced action that must be paid; ids as stored, `binding` names method and URL.
+
+    `client` is the caller's address, where the server knows it.
+    """
 
     action: Action
     action_id: int
@@ -90,6 +97,7 @@ class Ask(NamedTuple):
     subscription: int | None
     seat: int | None
     api_key: int | None
+    client: str | None = None
 
 
 def receipt_of(row: PaymentRow) -> Receipt:

@@ -128,8 +128,8 @@ class Recovery:
         reason = getattr(outcome, "reason", "")
         if says_used(reason):
             log.error(
-                "payment %s: the facilitator says %s and names no transfer: it may be paid; `rpc_url` lets "
-                "Headgate ask the chain",
+                "payment %s: the facilitator says %s and names no transfer: it may be paid; set `rpc_url` so "
+                "that the chain can be asked, or tell with `headgate payments resolve`",
                 *(payment_text(row.id), reason),
             )
         expired = self._now_us() // 1_000_000 >= row.valid_before_s + FINAL_AFTER_S

@@ -34,7 +34,7 @@ class Streams:
         """Put a stream on disk, before its first byte leaves. `units` tells what to book if it ends now.
 
         Raises:
-            StoreError: nothing was written; the stream must not begin.
+            StoreError: the stream must not begin. Nothing was written, as with whatever else is raised.
         """
         identifier = use.request_id
         self._running[identifier] = units

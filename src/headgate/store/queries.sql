@@ -305,6 +305,26 @@ SELECT status, headers, body, kept_until_us FROM answers WHERE payment = ?;
 DELETE FROM answers WHERE kept_until_us < ?
     AND payment NOT IN (SELECT id FROM payments WHERE state IN (3, 4, 7, 10));
 
+-- name: payments_released
+-- Payments that came to nothing before an instant, oldest first.
+SELECT id FROM payments WHERE state = 8 AND updated_us < ? ORDER BY updated_us LIMIT ?;
+
+-- name: payment_forget
+-- A payment that came to nothing, once what tells about it is gone.
+DELETE FROM payments WHERE id = ? AND state = 8;
+
+-- name: payment_steps_forget
+-- Its history.
+DELETE FROM payment_steps WHERE payment = ?;
+
+-- name: payment_names_forget
+-- The names its payer gave it.
+DELETE FROM payment_names WHERE payment = ?;
+
+-- name: answer_forget
+-- What was written for its payer before it came to nothing.
+DELETE FROM answers WHERE payment = ?;
+
 -- name: payments_to_resume
 -- Payments of one slot that a dead process left unfinished.
 SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7, 10);

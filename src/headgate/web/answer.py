@@ -114,8 +114,12 @@ class CustomerAnswer:
         self._flowing = flowing  # from here on the stream alone books this use, however it ends
         try:
             await flowing.begin(messages)
-        except StoreError as error:
-            self._flowing = None
+        except BaseException as error:
+            if flowing.on_disk:
+                raise
+            self._flowing = None  # nothing has left, and nothing is to be booked: the hold goes back
+            if not isinstance(error, StoreError):
+                raise
             await self._refuse(error)
 
     async def _refuse(self, error: StoreError) -> None:

@@ -190,7 +190,9 @@ class ToolGate:
         if decision is Decision.COUNT or decision is Decision.HELD:
             return await self._customer(admitted, run)
         if decision is Decision.PAY and gate.payer.sells:
-            payer = ToolPayer(gate.payer)
+            request = ctx.request if isinstance(ctx.request, Request) else None
+            client = None if request is None or request.client is None else request.client.host
+            payer = ToolPayer(gate.payer, client)
             return await payer.serve(admitted, tool, params.get("arguments"), meta.get(PAYMENT), run)
         if decision is Decision.FREE:
             return await run(Usage(admitted, "free"))

@@ -27,6 +27,7 @@ from headgate.web.mcp_result import Result, billable_units, is_good, offered, re
 from headgate.web.paid import encode_headers
 from headgate.web.payer import Payer
 from headgate.web.payment_replies import NO_OFFERS, PENDING, used_reply, waiting
+from headgate.web.prepaid import settles_first
 from headgate.web.problems import problem
 from headgate.web.usage import Usage
 from headgate.x402 import wire
@@ -68,10 +69,15 @@ def read_payment(found: Any) -> SignedPayment:
 
 
 class ToolPayer:
-    """Serves payers of tools with what `Payer` serves payers of routes."""
+    """Serves a payer of a tool with what `Payer` serves payers of routes.
 
-    def __init__(self, payer: Payer) -> None:
+    A tool's result is whole before it leaves, so a declared `stream` changes nothing about it, except that a
+    fixed price settles before the work, as every stream's does. `client` is the caller's address.
+    """
+
+    def __init__(self, payer: Payer, client: str | None = None) -> None:
         self._payer = payer
+        self._client = client
 
     async def serve(self, admitted: Admitted, tool: str, arguments: Any, payment: Any, run: Run) -> Result:
         """Answer a call of a tool that must be paid; `run` is the tool's work."""
@@ -87,7 +93,7 @@ class ToolPayer:
             told = str(error).replace("PAYMENT-SIGNATURE", f'_meta["{PAYMENT}"]')
             return refused(problem(400, error.code, told))
         binding, digest = tool_binding(tool, arguments)
-        ask = payer.ask(admitted, TOOL_URL + tool, binding)
+        ask = payer.ask(admitted, TOOL_URL + tool, binding, self._client)
         try:
             opened = await payer.cashier.open(
                 ask, signed, payer.storefront.quotes(action), payer.storefront.priced
@@ -95,6 +101,8 @@ class ToolPayer:
         except StoreError as error:
             log.error("a payment could not be claimed: %s", error)
             return refused(STORE_DOWN)
+        if isinstance(opened, OpenPayment) and settles_first(opened.action):
+            return await self._settle_first(opened, admitted, tool, digest, run)
         if isinstance(opened, OpenPayment):
             return await self._work(opened, admitted, tool, digest, run)
         if opened.row is not None and await payer.is_due_again(opened):
@@ -117,8 +125,25 @@ class ToolPayer:
             result = await self._conclude(opened, usage, tool, digest, result)
         return result  # noqa: RET504  for mypy a scope may swallow what is raised in it
 
-    async def _work_again(self, row: PaymentRow, admitted: Admitted, run: Run) -> Result:
-        """Serve a settled payment once more, uncharged: its result was not kept, or it was reopened."""
+    async def _settle_first(
+        self, opened: OpenPayment, admitted: Admitted, tool: str, digest: bytes, run: Run
+    ) -> Result:
+        """Settle, then do the work: a payment that is settled opens it until it was served once."""
+        cashier = self._payer.cashier
+        try:
+            outcome = await cashier.finish(opened, 1, 0, None, digest)
+            if isinstance(outcome, Declined):
+                return await self._declined(outcome, admitted.action.name, tool)
+            row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (opened.id,)))[0])
+        except StoreError as error:
+            log.error("a payment could not be settled before its work: %s", error)
+            return refused(PENDING)
+        return await self._work_again(row, admitted, run, "served")
+
+    async def _work_again(
+        self, row: PaymentRow, admitted: Admitted, run: Run, note: str | None = None
+    ) -> Result:
+        """Serve a settled payment, uncharged: its work is owed, its result is gone, or it was reopened."""
         cashier = self._payer.cashier
         assert row.authorization_json is not None
         try:
@@ -137,11 +162,14 @@ class ToolPayer:
                 await cashier.end_again(row, None, "the tool failed, or its caller gave up")
             raise
         with anyio.CancelScope(shield=True):
-            result = await self._conclude_again(row, usage, result)
+            result = await self._conclude_again(row, usage, result, note)
         return result  # noqa: RET504  for mypy a scope may swallow what is raised in it
 
-    async def _conclude_again(self, row: PaymentRow, usage: Usage, result: Result) -> Result:
+    async def _conclude_again(
+        self, row: PaymentRow, usage: Usage, result: Result, note: str | None
+    ) -> Result:
         cashier = self._payer.cashier
+        result = with_receipt(result, receipt_of(row), self._payer.receipt_url(row.id))
         try:
             if not is_good(usage, result):
                 await cashier.end_again(row, None, _why_released(result, usage))
@@ -150,11 +178,11 @@ class ToolPayer:
             kept_until_us = int(rows[0][3]) if rows else 0
             # What is kept for its time is not kept for longer by being asked for.
             lasting = kept_until_us if kept_until_us >= cashier.now_us() else None
-            await cashier.end_again(row, self._kept(result, lasting))
+            await cashier.end_again(row, self._kept(result, lasting), note)
         except StoreError as error:
             log.error("a result served again is withheld: %s", error)
             return refused(PENDING)
-        return with_receipt(result, receipt_of(row), self._payer.receipt_url(row.id))
+        return result
 
     async def _conclude(
         self, opened: OpenPayment, usage: Usage, tool: str, digest: bytes, result: Result

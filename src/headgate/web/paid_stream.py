@@ -3,11 +3,13 @@
 Its first byte leaves once the intent is on disk; its end waits for the settlement of what was used, and stays
 away if that is refused. What the headers cannot say any more stands at the address in `Headgate-Receipt`. A
 stream that ends early settles what was measured so far: the ceiling if nothing is known and bytes were sent,
-nothing if none were (contract §5). One that outlives its payment is settled and cut off before that expires.
+nothing if none were (contract §5). One that outlives its payment is settled and cut off before that expires,
+also while its application is silent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from headgate.model.errors import StoreError
@@ -24,8 +26,15 @@ from headgate.web.receiver import Receiver
 log = logging.getLogger("headgate.web")
 
 
+LONGEST_WAIT_S = 366 * 86_400  # signed validities reach further than a loop's clock can be asked to wait
+
+
 class PaidStream:
-    """Stands in for the server's `send` for one paid stream; `used` is what a repeated payment is told."""
+    """Stands in for the server's `send` for one paid stream; `used` is what a repeated payment is told.
+
+    `expiry` bounds the application's work from the first byte on: it is cancelled when the payment must be
+    settled.
+    """
 
     def __init__(
         self,
@@ -38,6 +47,7 @@ class PaidStream:
         used: Reply,
         store_down: Reply,
         kept_bytes: int,
+        expiry: asyncio.Timeout,
     ) -> None:
         self._send = send
         self._cashier = cashier
@@ -48,6 +58,7 @@ class PaidStream:
         self._used = used
         self._store_down = store_down
         self._kept_bytes = kept_bytes
+        self._expiry: asyncio.Timeout | None = expiry  # None: the application has ended
         self._flow = Flow(cashier, payment, self._so_far)
         self._start: Message | None = None
         self._headers = b""
@@ -55,6 +66,7 @@ class PaidStream:
         self._sized = False
         self._held: Message | None = None
         self.begun = False  # the intent is on disk
+        self._intending = False  # it may be, though nobody waited to see
         self._free = False  # nothing is charged: everything passes
         self._ended = False
 
@@ -120,7 +132,7 @@ class PaidStream:
     async def _is_over(self) -> bool:
         """Whether the stream ends here: its client is gone, or its payment will not wait any longer."""
         gone = self._receiver.hung_up() is True and self._meter.known is not None
-        if gone or self._flow.expires:
+        if gone or self._flow.left_s <= 0:
             log.info("stream %s ends early", payment_text(self._payment.id))
             await self._settle(self._so_far(), None)
         return self._ended
@@ -136,6 +148,7 @@ class PaidStream:
             await self._cashier.release(self._payment, State.CLAIMED, "the client was gone")
             return False
         used = KeptAnswer(self._used.status, encode_headers(self._used.headers), self._used.body, 0)
+        self._intending = True
         try:
             self.begun = await self._flow.begin(used)
         except StoreError as error:
@@ -145,11 +158,18 @@ class PaidStream:
             self._cashier.done(self._payment)
             await self._store_down.send(self._send)
             return False
+        self._bound(min(self._flow.left_s, LONGEST_WAIT_S))
         self._headers = encode_headers(start.get("headers", ()))
         added = ((b"Headgate-Receipt", self._receipt_url.encode()), EXPOSED)
         start["headers"] = with_receipt(start.get("headers", ()), added)
         await self._send(start)
         return True
+
+    def _bound(self, left_s: int | None) -> None:
+        """Let the application work for so many seconds more; None: for as long as it takes."""
+        if self._expiry is not None and not self._expiry.expired():
+            when = None if left_s is None else asyncio.get_running_loop().time() + left_s
+            self._expiry.reschedule(when)
 
     def _remember(self, message: Message) -> None:
         if self._body is not None:
@@ -172,6 +192,7 @@ class PaidStream:
     async def _settle(self, units: int, answer: KeptAnswer | None) -> bool:
         """Settle and book; False: the payment came to nothing, so the end stays away."""
         self._ended = True
+        self._bound(None)
         name = payment_text(self._payment.id)
         try:
             outcome = await self._flow.end(units, answer, self._receiver.body_digest)
@@ -185,11 +206,13 @@ class PaidStream:
 
     async def finish(self, note: str) -> None:
         """The application is done with it, or has failed: what has not ended was abandoned."""
+        self._expiry = None
         if self._ended:
             return
         if not self.begun:
             self._ended = True
-            await self._cashier.release(self._payment, State.CLAIMED, note)
+            since = State.SERVED if self._intending else State.CLAIMED
+            await self._cashier.release(self._payment, since, note)
         elif self._meter.voided:
             self._ended = True
             await self._cashier.release(self._payment, State.SERVED, "voided")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -146,9 +147,12 @@ class Payer:
         query = scope.get("query_string", b"")
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         binding = binding_digest(method, target + b"?" + query if query else target)
-        return self.ask(admitted, self._public_url + scope["path"], binding)
+        client = scope.get("client")
+        return self.ask(
+            admitted, self._public_url + scope["path"], binding, None if client is None else client[0]
+        )
 
-    def ask(self, admitted: Admitted, url: str, binding: bytes) -> Ask:
+    def ask(self, admitted: Admitted, url: str, binding: bytes, client: str | None) -> Ask:
         """An admitted request as the cashier takes it; `binding` is what its payment is good for."""
         standing = admitted.standing
         return Ask(
@@ -163,6 +167,7 @@ class Payer:
             subscription=None if standing is None else standing.subscription or None,
             seat=admitted.seat,
             api_key=admitted.api_key,
+            client=client,
         )
 
     # --- settled before the work ------------------------------------------------------------------
@@ -232,15 +237,18 @@ class Payer:
         receiver = Receiver(receive)
         receiver.watch_body(self._limits.max_body_bytes)
         url = self.receipt_url(opened.id)
+        expiry = asyncio.timeout(None)
         stream = PaidStream(
             *(send, cashier, opened, Meter(opened.action, usage), receiver, url, used_reply(url)),
-            *(STORE_DOWN, self._limits.kept_answer_bytes),
+            *(STORE_DOWN, self._limits.kept_answer_bytes, expiry),
         )
         try:
-            await app(scope, receiver, stream.send)
+            async with expiry:
+                await app(scope, receiver, stream.send)
         except BaseException as error:
             await stream.finish("the application failed")
-            if not isinstance(error, BodyTooLarge):
+            cut_off = isinstance(error, TimeoutError) and expiry.expired()
+            if not cut_off and not isinstance(error, BodyTooLarge):
                 raise
         await stream.finish("the application did not answer")
         if receiver.too_large and not stream.begun:

@@ -47,6 +47,14 @@ BUSY = problem(
     title="Too many requests",
 )
 
+THROTTLED = problem(
+    429,
+    "too_many_refused_payments",
+    "Too many payments from this address were refused. The payment was not used: send it again later.",
+    headers=(retry_after(RETRY_AFTER_S),),
+    title="Too many requests",
+)
+
 REPLIES = {
     Why.RUNNING: RUNNING,
     Why.ELSEWHERE: ELSEWHERE,
@@ -54,6 +62,7 @@ REPLIES = {
     Why.UNREACHABLE: FACILITATOR_DOWN,
     Why.UNVERIFIED: UNVERIFIED,
     Why.BUSY: BUSY,
+    Why.THROTTLED: THROTTLED,
     Why.REOPENED: RUNNING,  # served by whoever sees it first; the others come back
 }
 """Where a payment opens nothing now, and its answer is neither an offer nor a kept one."""

@@ -37,6 +37,7 @@ class StreamedAnswer:
         "_send",
         "_sized",
         "_start",
+        "on_disk",
     )
 
     def __init__(
@@ -52,6 +53,7 @@ class StreamedAnswer:
         self._sized = any(name.lower() == b"content-length" for name, _ in start.get("headers", ()))
         self._kept: Message | None = None
         self._ended = False
+        self.on_disk = False
 
     async def begin(self, messages: Iterable[Message]) -> None:
         """Put the stream on disk and let it begin, with the messages the meter has seen already.
@@ -62,6 +64,7 @@ class StreamedAnswer:
         use = self._desk.use(self._admitted, 0)
         if use is not None:
             await self._desk.streams.begin(use, self._so_far)
+        self.on_disk = True
         try:
             await self._send(self._start)
             for message in messages:

@@ -1,4 +1,6 @@
-"""When not to ask a facilitator: a circuit breaker, and what it refused a moment ago. Time is handed in.
+"""When not to ask a facilitator: a circuit breaker, what it refused a moment ago, and who asks too much.
+
+Time is handed in.
 
 closed ──(THRESHOLD failures in a row)──► open ──(after a pause)──► one attempt ──┬─ success ─► closed
                                             ▲──────────(twice the pause)─────────└─ failure
@@ -7,6 +9,7 @@ closed ──(THRESHOLD failures in a row)──► open ──(after a pause)�
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -90,3 +93,71 @@ def _copy_of(payment: SignedPayment) -> bytes:
     """What tells one signed payment from another, its terms and signature included."""
     terms = (payment.pay_to, payment.amount, payment.valid_after_s, payment.valid_before_s, payment.scheme)
     return hashlib.sha256(payment.id + repr(terms).encode() + payment.signature).digest()
+
+
+MINUTE_US = 60_000_000
+
+
+class Clients:
+    """How many payments of one client address may be refused in a minute (failure case 32).
+
+    Good signatures cost a stranger nothing, questions to a facilitator cost the seller: each question takes
+    one of a client's `per_minute`, and a payment that turns out good gives it back. Whoever's payment was
+    good lately is never held up, so that a crowd behind one address has only its strangers to wait. Both
+    memories are bounded: the oldest are forgotten first. `per_minute` 0 bounds nobody.
+    """
+
+    def __init__(self, per_minute: int, *, capacity: int = 16_384) -> None:
+        self._each_us = MINUTE_US // per_minute if per_minute else 0
+        self._capacity = capacity
+        self._used_up_us: OrderedDict[str, int] = OrderedDict()  # when its questions are all back
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+
+    def wait_us(self, client: str | None, payer: bytes, now_us: int) -> int:
+        """How long until a payment of this client may be asked about; 0 is now. None: nobody knows who."""
+        if not self._each_us or client is None or payer in self._good:
+            return 0
+        known_us = self._used_up_us.get(network_of(client), 0)
+        return max(0, max(known_us, now_us) + self._each_us - MINUTE_US - now_us)
+
+    def ask(self, client: str | None, now_us: int) -> None:
+        """A payment of this client is asked about, or came to nothing after the work."""
+        self._change(client, now_us, self._each_us)
+
+    def give_back(self, client: str | None, now_us: int) -> None:
+        """The question says nothing about the client."""
+        self._change(client, now_us, -self._each_us)
+
+    def good(self, client: str | None, payer: bytes | None, now_us: int) -> None:
+        """The payment was good; `payer` is None where it is not proven whose."""
+        self._change(client, now_us, -self._each_us)
+        if payer is not None and self._each_us:
+            self._good[payer] = None
+            self._good.move_to_end(payer)
+            if len(self._good) > self._capacity:
+                self._good.popitem(last=False)
+
+    def forget(self, payer: bytes) -> None:
+        """A payer's work ended unpaid: it is a stranger again."""
+        self._good.pop(payer, None)
+
+    def _change(self, client: str | None, now_us: int, by_us: int) -> None:
+        if not by_us or client is None:
+            return
+        network = network_of(client)
+        self._used_up_us[network] = max(self._used_up_us.get(network, 0), now_us) + by_us
+        self._used_up_us.move_to_end(network)
+        if len(self._used_up_us) > self._capacity:
+            self._used_up_us.popitem(last=False)
+
+
+def network_of(client: str) -> str:
+    """What stands for one client: its address; of an IPv6 address the /64, from which one host may choose."""
+    if ":" not in client:
+        return client
+    try:
+        found = ipaddress.IPv6Address(client.partition("%")[0])
+    except ValueError:
+        return client
+    mapped = found.ipv4_mapped
+    return str(mapped) if mapped is not None else found.packed[:8].hex()

@@ -41,6 +41,10 @@ def application() -> Starlette:
     async def count(request: Request) -> Response:
         return JSONResponse({"words": len((await request.json())["text"].split())})
 
+    async def words(request: Request) -> Response:
+        count = len((await request.json())["text"].split())
+        return JSONResponse({"words": count}, headers={"Headgate-Units": str(count)})
+
     async def broken(_request: Request) -> Response:
         return JSONResponse({"sorry": True}, 500)
 
@@ -48,6 +52,7 @@ def application() -> Starlette:
         routes=[
             Route("/v1/doc", read),
             Route("/v1/doc", count, methods=["POST"]),
+            Route("/v1/words", words, methods=["POST"]),
             Route("/v1/files/broken", broken),
         ]
     )

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,15 +16,16 @@ from x402.http.clients.httpx import x402HttpxClient
 from x402.http.clients.requests import x402_requests
 from x402.mechanisms.evm import EthAccountSigner
 from x402.mechanisms.evm.exact.register import register_exact_evm_client
+from x402.mechanisms.evm.upto import UptoEvmScheme
 
 from headgate.devnet import Wallet
 from headgate.devnet.wallets import derive
 from tests.interop.conftest import Seller
-from tests.web.shop import Row
+from tests.interop.node_tools import NODE, installed
+from tests.web.shop import Row, until
 from tests.x402.buyer import PAY_TO
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
-NODE = Path(__file__).parent / "node"
 PRICE = 100_000
 
 
@@ -50,6 +47,7 @@ def _lower(headers: Any) -> dict[str, str]:
 async def with_httpx(wallet: Wallet, method: str, url: str, body: str) -> Bought:
     client = x402Client()
     register_exact_evm_client(client, EthAccountSigner(Account.from_key(wallet.private_key)))
+    client.register("eip155:*", UptoEvmScheme(EthAccountSigner(Account.from_key(wallet.private_key))))
     async with x402HttpxClient(client) as http:
         answer = await http.request(method, url, content=body or None)
         await answer.aread()
@@ -60,26 +58,12 @@ async def with_requests(wallet: Wallet, method: str, url: str, body: str) -> Bou
     def buy() -> Bought:
         client = x402ClientSync()
         register_exact_evm_client(client, EthAccountSigner(Account.from_key(wallet.private_key)))
+        client.register("eip155:*", UptoEvmScheme(EthAccountSigner(Account.from_key(wallet.private_key))))
         with x402_requests(client) as session:
             answer = session.request(method, url, data=body or None, timeout=30)
             return Bought(answer.status_code, _lower(answer.headers), answer.text)
 
     return await asyncio.to_thread(buy)
-
-
-def installed() -> None:
-    """The npm packages, installed once per lock into a directory that git ignores."""
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not on the PATH, so the clients for JavaScript cannot be tried")
-    lock = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = NODE / "node_modules" / f".installed-{lock[:16]}"
-    if not stamp.exists():
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, check=False, timeout=200)
-        if done.returncode:
-            pytest.skip(f"npm could not install the clients for JavaScript: {done.stderr.strip()[-300:]}")
-        stamp.touch()
 
 
 def with_node(client: str) -> Buyer:
@@ -130,6 +114,22 @@ async def test_a_client_buys(client: str, seller: Seller) -> None:
     assert [each["transaction"] for each in told] == ["0x" + tx.hex() for (tx,) in booked]
     for each in (first, second):
         assert each.headers["headgate-receipt"].startswith("https://api.example.com/")
+
+
+@pytest.mark.parametrize("client", BUYERS)
+async def test_a_client_buys_what_it_uses(client: str, seller: Seller) -> None:
+    """`upto`: the ceiling is signed, three words are settled."""
+    await until(lambda: seller.shop.gate.payer.storefront.sells("words"))
+    chain = seller.embedded.chain
+    before = chain.balance_of(PAY_TO)
+    wallet = seller.wallets[list(BUYERS).index(client)]
+    answer = await BUYERS[client](wallet, "POST", f"{seller.url}/v1/words", '{"text": "three short words"}')
+    assert (answer.status, json.loads(answer.body)) == (200, {"words": 3})
+    assert "headgate-units" not in answer.headers
+    assert await seller.shop.ledger() == [Row("usage", "x402", 3, 30_000, None, wallet.address.lower())]
+    assert await seller.shop.sql("SELECT authorized_micros FROM events") == [(1_000_000,)]
+    assert chain.balance_of(PAY_TO) - before == 30_000
+    assert json.loads(base64.b64decode(answer.headers["payment-response"]))["amount"] == "30000"
 
 
 @pytest.mark.parametrize("client", BUYERS)

@@ -2,7 +2,7 @@
 //
 //   node buyer.mjs fetch|axios METHOD URL BODY     the wallet's key is in HEADGATE_WALLET_KEY
 
-import { ExactEvmScheme } from "@x402/evm";
+import { ExactEvmScheme, UptoEvmScheme } from "@x402/evm";
 import { wrapFetchWithPaymentFromConfig } from "@x402/fetch";
 import { wrapAxiosWithPaymentFromConfig } from "@x402/axios";
 import axios from "axios";
@@ -10,7 +10,10 @@ import { privateKeyToAccount } from "viem/accounts";
 
 const [client, method, url, body] = process.argv.slice(2);
 const account = privateKeyToAccount(process.env.HEADGATE_WALLET_KEY);
-const schemes = [{ network: "eip155:*", client: new ExactEvmScheme(account) }];
+const schemes = [
+  { network: "eip155:*", client: new ExactEvmScheme(account) },
+  { network: "eip155:*", client: new UptoEvmScheme(account) },
+];
 const config = { schemes };
 const sent = body ? { "content-type": "application/json" } : {};
 

@@ -11,23 +11,27 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from headgate import Headgate
 from headgate.app import clock_us
 from headgate.config import parse
 from headgate.service.facilitators import make_takers
+from headgate.service.flow import Flow
+from headgate.service.stream import Streams
 from headgate.store.ledger import Ledger
 from headgate.store.operations import IntendPayment, SettlePayment
 from tests.web.shop import serving
 
 STEPS = ("claimed", "verified", "working", "served", "intended", "settled", "booked")
+STREAM_STEPS = ("held", "begun", "flowing", "ending", "ended")
 
 
 def die() -> None:
@@ -76,6 +80,30 @@ def deadly_ledger(step: str) -> None:
     Ledger.submit = watched  # type: ignore[method-assign]
 
 
+def deadly_streams(step: str) -> None:
+    """Die before a stream is on disk, just after, or just before and after its end is booked."""
+    for kind in (Streams, Flow):
+        begin, end = kind.begin, kind.end  # type: ignore[attr-defined]
+
+        async def begin_and_die(self: Any, *given: Any, begin: Any = begin) -> Any:
+            if step == "held":
+                die()
+            result = await begin(self, *given)
+            if step == "begun":
+                die()
+            return result
+
+        async def end_and_die(self: Any, *given: Any, end: Any = end, **more: Any) -> Any:
+            if step == "ending":
+                die()
+            result = await end(self, *given, **more)
+            if step == "ended":
+                die()
+            return result
+
+        kind.begin, kind.end = begin_and_die, end_and_die  # type: ignore[attr-defined]
+
+
 def application(handled: Path, step: str) -> Starlette:
     def counted() -> int:
         with handled.open("a") as file:
@@ -88,7 +116,19 @@ def application(handled: Path, step: str) -> Starlette:
             die()
         return PlainTextResponse(f"answer {run} {await request.body()!r}")
 
-    return Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"])])
+    async def flow(_request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"12345"
+            yield b"67"
+            if step == "flowing":
+                await asyncio.sleep(0.2)  # what was sent is on its way
+                die()
+            yield b"890"
+
+        counted()
+        return StreamingResponse(parts())
+
+    return Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"]), Route("/v1/flow", flow)])
 
 
 async def main(path: Path, text: str, step: str) -> None:
@@ -99,6 +139,7 @@ async def main(path: Path, text: str, step: str) -> None:
     }
     gate = Headgate(config, facilitators=facilitators)
     deadly_ledger(step)
+    deadly_streams(step)
     app = gate.middleware(application(path.parent / "handled", step))
     async with serving(app, lifespan="on") as url:
         sys.stdout.write(url + "\n")

@@ -45,7 +45,7 @@ from headgate.service.owed import mark_refunds_due
 from headgate.service.pay import Cashier
 from headgate.service.recover import Recovery
 from headgate.service.storefront import Storefront
-from headgate.service.watch import Watcher, resolve_forever
+from headgate.service.watch import Watcher, for_ever
 from headgate.store.driver import Driver
 from headgate.store.ledger import Ledger
 from headgate.store.operations import Booked
@@ -57,8 +57,9 @@ from headgate.web.mcp import PricedTools, ToolGate
 from headgate.web.middleware import Identify, Middleware
 from headgate.web.optional_auth import optional_auth
 from headgate.web.pages import ReceiptPage
-from headgate.web.payer import RECEIPT_PATH, Payer
+from headgate.web.payer import Payer
 from headgate.web.problems import App, Receive, Scope, Send
+from headgate.web.receipts import RECEIPT_PATH, Receipts
 from headgate.web.usage import usage
 from headgate.x402.facilitator import Facilitator
 
@@ -66,6 +67,7 @@ log = logging.getLogger("headgate")
 F = TypeVar("F", bound=Callable[..., Any])
 _FOLLOW_EVERY_S = 1.0
 _FORGET_EVERY = 60  # beats
+_CANCELLED = 4  # background tasks that are cancelled at the end; deliverers stop by themselves
 
 
 def clock_us() -> int:
@@ -125,10 +127,12 @@ class Headgate:
         self._marked: set[str] = set()
         self._tools = PricedTools(config)
         self._app: Any = None
+        self._root_path = ""
         self._page: ReceiptPage | None = None
         self._discovery: Discovery | None = None
         if config.x402 is not None and config.discovery:
             self._discovery = Discovery(config.seller.name, config.seller.public_url, self._storefront)
+        self._cashier: Cashier | None = None
         self._recovery: Recovery | None = None
         self._watcher: Watcher | None = None
         self._networks: Networks | None = None
@@ -149,6 +153,7 @@ class Headgate:
         """For `app.add_middleware(gate.middleware, identify=…)`, or as a plain wrapper around an ASGI app."""
         if getattr(app, "routes", None):
             self._app = app  # wrapped around a whole application: no scope will name it, and it has the marks
+        self._root_path = _own_root_path(app)
         return Middleware(app, self, identify)
 
     def optional_auth(self, auth: Any) -> Any:
@@ -244,7 +249,7 @@ class Headgate:
             await self.open(scope.get("app"))
             if self._routes is None:
                 return None
-        path = _local_path(scope)
+        path = self.local_path(scope)
         raw_path = scope.get("raw_path") if path == scope["path"] else None
         return self._routes.match(scope.get("method", "GET"), path, raw_path)
 
@@ -256,9 +261,22 @@ class Headgate:
         """Headgate's own page at this path, if there is one; `app` is what would answer without it."""
         if scope["type"] != "http":
             return None
-        if self._page is not None and scope["path"].startswith(RECEIPT_PATH):
+        path = self.local_path(scope)
+        if self._page is not None and path.startswith(RECEIPT_PATH):
             return self._page
-        return None if self._discovery is None else self._discovery.page(scope, _local_path(scope), app)
+        return None if self._discovery is None else self._discovery.page(scope, path, app)
+
+    def local_path(self, scope: Scope) -> str:
+        """The path that the application's router will look up: without the prefix it is mounted below.
+
+        An application's own `root_path` replaces the server's, as FastAPI has it; a prefix is one only where
+        a segment ends with it.
+        """
+        path: str = scope["path"]
+        root = self._root_path or scope.get("root_path", "")
+        if not root or not (path == root or path.startswith(root + "/")):
+            return path
+        return path[len(root) :] or "/"
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -275,7 +293,8 @@ class Headgate:
             driver = make_driver(config)
             try:
                 store = await open_store(driver, config, now_us, self._entropy)
-                ledger = Ledger(driver, AccountingCalendar(config.seller.time_zone), now_us)
+                calendar = AccountingCalendar(config.seller.time_zone)
+                ledger = Ledger(driver, calendar, now_us, resolves=config.x402 is not None)
                 await ledger.open()
                 await self._wire(store, ledger)
             except BaseException:
@@ -289,7 +308,8 @@ class Headgate:
             self._background = [
                 asyncio.create_task(self._follow(), name="headgate-follow"),
                 asyncio.create_task(self._follow_networks(), name="headgate-networks"),
-                asyncio.create_task(resolve_forever(self._recovery, self._watcher), name="headgate-payments"),
+                asyncio.create_task(for_ever(self._recovery), name="headgate-recovery"),
+                asyncio.create_task(for_ever(self._watcher), name="headgate-watcher"),
                 *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
             ]
 
@@ -337,12 +357,16 @@ class Headgate:
                 config.limits.kept_answer_us,
                 self._chains,
             )
+            self._cashier = cashier
             self._recovery, self._watcher = Recovery(cashier, now_us), Watcher(cashier, now_us)
             self._networks = Networks(config.x402, self._facilitators, store.driver, now_us)
             await self._networks.open()
-        receipt_key = hashlib.sha256(b"receipts|" + store.secret).digest()
-        self.payer = Payer(cashier, self._storefront, seller.public_url, config.limits, receipt_key, now_us)
-        self._page = ReceiptPage(self.payer, store.driver)
+        receipts = Receipts(seller.public_url, hashlib.sha256(b"receipts|" + store.secret).digest())
+        self.payer = Payer(
+            *(cashier, self._storefront, seller.public_url, config.limits, receipts, now_us),
+            self.local_path,
+        )
+        self._page = ReceiptPage(receipts, store.driver, self.local_path)
         await directory.refresh()
         self._sell(directory)
         if self._recovery is not None:
@@ -434,7 +458,9 @@ class Headgate:
         """Finish what is queued and let go of everything."""
         async with self._opening:
             self._stop.set()
-            for task in self._background[:3]:
+            if self._cashier is not None:
+                await self._cashier.finished()
+            for task in self._background[:_CANCELLED]:
                 task.cancel()
             await asyncio.gather(*self._background, return_exceptions=True)
             self._background = []
@@ -458,11 +484,16 @@ class Headgate:
         await self.close()
 
 
-def _local_path(scope: Scope) -> str:
-    """The path below the place where the application is mounted."""
-    path: str = scope["path"]
-    root = scope.get("root_path", "")
-    return (path[len(root) :] or "/") if root and path.startswith(root) else path
+def _own_root_path(app: Any) -> str:
+    """The `root_path` that an application below will set, however many layers are around it; "": none."""
+    for _ in range(50):
+        found = getattr(app, "root_path", None)
+        if isinstance(found, str) and found:
+            return found
+        app = getattr(app, "app", None)
+        if app is None:
+            break
+    return ""
 
 
 def _quote_ttl_us(config: Config) -> int:

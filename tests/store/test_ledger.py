@@ -28,7 +28,15 @@ from headgate.model.event import Channel, Event
 from headgate.model.payment import Claim, PaymentRow, State, binding_digest, payment_id
 from headgate.store import ledger as ledger_module
 from headgate.store.ledger import Ledger
-from headgate.store.operations import Booked, ClaimPayment, Held, MovePayment, SettlePayment
+from headgate.store.operations import (
+    Booked,
+    ClaimPayment,
+    Held,
+    IntendPayment,
+    KeptAnswer,
+    MovePayment,
+    SettlePayment,
+)
 from headgate.store.sqlite import SqliteDriver
 from headgate.testing import DAY_US, START_US, FakeClock, make_standing, make_use
 from tests.registries import us
@@ -387,7 +395,7 @@ async def test_a_statement_that_fails_in_the_middle_leaves_nothing(ledger: Ledge
 # --- losing the slot
 
 
-async def test_a_fenced_process_writes_nothing_and_goes_on_elsewhere(ledger: Ledger) -> None:
+async def test_a_fenced_process_writes_nothing_and_goes_on_anew(ledger: Ledger) -> None:
     """Another has taken slot 1: what was held there is given back once, late captures are admitted anew."""
     held = await ledger.hold(Hold(BLOCK, 1, 4, 4))
     await ledger.submit(make_use(OVERAGE, action=2))
@@ -398,10 +406,28 @@ async def test_a_fenced_process_writes_nothing_and_goes_on_elsewhere(ledger: Led
     new = ledger.submit(Hold(BLOCK, 1, 5, 5))
     assert len((await capture).events) == 1
     assert (await new).units == 5
-    assert (ledger.slot, held.lease) != (1, ledger.lease)
+    assert held.lease != ledger.lease
     await ledger.submit(Release(BLOCK, 1, 2, held.lease))  # the rest of the lost hold, a batch later
     events = await audit(ledger.driver, held=5)
-    assert [(event.slot, event.seq) for event in events] == [(1, 1), (ledger.slot, 1)]
+    assert [(event.slot, event.seq) for event in events] == [
+        (1, 1),
+        (1, 2),
+    ]  # it let go of it, and took it again
+
+
+async def test_what_a_fenced_process_left_open_is_not_locked_by_it(open_ledger: OpenLedger) -> None:
+    """Its old slot is let go of: its payments can be gone on with, by itself or by others."""
+    lost, other = await open_ledger(), await open_ledger()
+    await lost.submit(ClaimPayment(payment()))
+    await set_state(lost, payment(), State.UNKNOWN)
+    async with lost.driver.write() as tx:
+        await lost._take_over(tx, lost.slot)
+    await lost.submit(make_use(OVERAGE))  # finds out, and goes on
+    stored = await read(other, payment())
+    assert stored.slot == lost.slot
+    await die(lost)
+    assert await other.recover_dead() == [lost.slot]
+    assert (await read(other, payment())).slot == other.slot
 
 
 async def test_a_late_capture_that_fits_no_more_is_not_billed(ledger: Ledger) -> None:
@@ -505,6 +531,11 @@ def payment(nonce: int = 1, path: bytes = b"/a") -> PaymentRow:
     )  # fmt: skip
 
 
+def intent(row: PaymentRow) -> IntendPayment:
+    answer = KeptAnswer(200, b"", b"answer", 1 << 62)
+    return IntendPayment(row.id, State.SETTLING, None, 100, 1, 100, 0, b"{}", b"{}", answer, ())
+
+
 def settlement(row: PaymentRow) -> SettlePayment:
     use = PaidUse(
         *(row.action, None, 1, 0, 100, 1, 1, 100, 100, None, None, None, None, row.request_id, START_US, 1),
@@ -572,7 +603,7 @@ async def test_a_payment_is_booked_once_however_often_it_is_settled(open_ledger:
     one, two = await open_ledger(), await open_ledger()
     row = payment()
     await one.submit(ClaimPayment(row))
-    await set_state(one, row, State.SETTLING)
+    await one.submit(intent(row))
     events = await asyncio.gather(*(ledger.submit(settlement(row)) for ledger in (one, one, two)))
     assert sorted(event is None for event in events) == [False, True, True]
     (event,) = await audit(one.driver)

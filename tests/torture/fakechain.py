@@ -164,7 +164,7 @@ class ChainFacilitator(ScriptedFacilitator):
         entry = self.chain.pay(authorization, int(asked["paymentRequirements"]["amount"]))
         body = {
             "success": bool(entry.to),
-            "transaction": entry.transaction,
+            "transaction": entry.transaction if entry.to else "",
             "network": asked["paymentRequirements"]["network"],
             "payer": authorization["from"],
             "errorReason": None if entry.to else "invalid_exact_evm_nonce_already_used",

@@ -241,7 +241,7 @@ async def test_a_success_that_is_not_what_was_asked(lie: str, shop: Shop, client
     ("step", "reason"),
     [
         (refusing("insufficient_funds"), "insufficient_funds"),
-        (refusing("invalid_exact_evm_nonce_already_used", 400), "invalid_exact_evm_nonce_already_used"),
+        (refusing("insufficient_balance", 400), "insufficient_balance"),
         (refusing("No! " + SECRET), "payment_refused"),
     ],
 )

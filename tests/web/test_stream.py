@@ -736,7 +736,7 @@ async def test_the_first_measure_is_written_by_background_work(tmp_path: Path) -
 
 
 async def test_a_stream_whose_first_bytes_cannot_be_sent_ends_there(tmp_path: Path) -> None:
-    """It is on disk by then: it is booked once, and neither its row nor its hold stays behind."""
+    """It is on disk by then: it is booked once, with nothing sent; neither its row nor its hold stays."""
     async with playing(tmp_path) as (shop, play):
         headers = bearer(await shop.customer("ada", "tight"))
         call = Running(shop, "/v1/steps", {})
@@ -749,7 +749,7 @@ async def test_a_stream_whose_first_bytes_cannot_be_sent_ends_there(tmp_path: Pa
         play.put(start(), body(b"12345"))
         with pytest.raises(OSError, match="gone"):
             await shop.app(scope(path="/v1/flow", headers=headers), call._receive, broken)
-        assert await shop.ledger() == [row(5)]
+        assert await shop.ledger() == [row(0)]
         assert await shop.held() == 0
         assert await shop.sql("SELECT * FROM streams") == []
         assert shop.gate.desk.streams._running == {}

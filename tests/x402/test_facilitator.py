@@ -163,7 +163,9 @@ SETTLE_ROWS: list[tuple[str, Step, str]] = [
     ("says no", refusing("insufficient_funds"), "insufficient_funds"),
     ("says no with 402", refusing("insufficient_funds", 402), "insufficient_funds"),
     ("says no in prose", refusing("Traceback (most recent call last)"), "payment_refused"),
-    ("reverted", refusing("transaction_failed", transaction="0x" + "Ab" * 32), "transaction_failed"),
+    ("failed, broadcast", refusing("transaction_failed", transaction="0x" + "Ab" * 32), "DOUBTFUL"),
+    ("failed, perhaps after a broadcast", refusing("transaction_failed"), "DOUBTFUL"),
+    ("no, and yet a broadcast", refusing("insufficient_funds", transaction="0x" + "ab" * 32), "DOUBTFUL"),
     ("broadcast, not seen yet", refusing("settlement_pending", transaction="0x" + "ab" * 32), "UNCERTAIN"),
     ("failed inside", refusing("unexpected_settle_error"), "UNCERTAIN"),
     ("500, no", refusing("insufficient_funds", 500), "UNCERTAIN"),
@@ -218,8 +220,8 @@ async def test_what_settle_may_answer(
         assert result.what == expected.split()[1]
     else:
         assert isinstance(result, Refused)
-        assert result.reason == expected
-        assert result.transaction == ("0x" + "ab" * 32 if expected == "transaction_failed" else "")
+        assert result.doubtful is (expected == "DOUBTFUL")
+        assert result.doubtful or result.reason == expected
 
 
 async def test_a_facilitator_that_is_down_was_never_asked_and_is_used_again_when_back(

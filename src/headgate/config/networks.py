@@ -144,6 +144,10 @@ def _read_own_tables(section: Section, ids: tuple[str, ...]) -> Mapping[str, Sec
             tables.problem(name, what, fix)
             tables.raw(name)
             continue
+        if caip2 in own:
+            tables.problem(name, f"is {caip2}, which has a table already", "merge the two tables")
+            tables.raw(name)
+            continue
         own[caip2] = tables.table(name)
         if caip2 not in ids and not section.overridden("network"):
             tables.problem(

@@ -268,6 +268,7 @@ def read_limits(section: Section) -> Limits:
     standard = Limits()
     limits = Limits(
         max_body_bytes=read_size(section, "max_body", standard.max_body_bytes, low=1024, high=2**40),
+        body_time_us=read_duration(section, "body_time", standard.body_time_us, low_us=SECOND_US),
         kept_answer_bytes=read_size(section, "kept_answer", standard.kept_answer_bytes, low=0, high=2**30),
         kept_answer_us=read_duration(section, "kept_for", standard.kept_answer_us),
     )

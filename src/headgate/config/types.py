@@ -132,6 +132,7 @@ class Limits:
     """Bounds on what strangers send and on what is kept for them, in bytes and microseconds."""
 
     max_body_bytes: int = 100 * 1024 * 1024
+    body_time_us: int = 5 * MINUTE_US
     kept_answer_bytes: int = 1024 * 1024
     kept_answer_us: int = 15 * MINUTE_US
 

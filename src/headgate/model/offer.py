@@ -53,6 +53,7 @@ class Reason(StrEnum):
     PERMIT2_NOT_YET_VALID = "permit2_not_yet_valid"
     EXPIRED = "invalid_exact_evm_payload_authorization_valid_before"
     PERMIT2_EXPIRED = "permit2_deadline_expired"
+    VALID_TOO_LONG = "valid_for_too_long"
     PAYER_BLOCKED = "payer_blocked"
     SIGNATURE = "invalid_exact_evm_payload_signature"
     PERMIT2_SIGNATURE = "invalid_permit2_signature"
@@ -78,13 +79,17 @@ class NetworkOffer:
     """What the seller takes on one network: which token, to whom, and for how long an offer may be signed.
 
     `facilitator_address` is the account that settles `upto` there (from the facilitator's `/supported`);
-    without it nothing of variable cost can be offered on this network.
+    without it nothing of variable cost can be offered on this network. `gas_sponsored`: the facilitator takes
+    a signed permit (EIP-2612) where a buyer has not approved Permit2 yet. `takes_exact` is false once the
+    facilitator said that it does not settle `exact` there: then no fixed price is offered.
     """
 
     asset: Asset
     pay_to: str
     max_timeout_seconds: int = 300
     facilitator_address: str | None = None
+    gas_sponsored: bool = False
+    takes_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class Offer:
     amount_micros: int
     max_timeout_seconds: int
     facilitator_address: str | None = None
+    gas_sponsored: bool = False
     asset_address: bytes = field(init=False, repr=False)
     pay_to_address: bytes = field(init=False, repr=False)
     facilitator: bytes | None = field(init=False, repr=False)

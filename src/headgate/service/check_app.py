@@ -13,7 +13,7 @@ from typing import Any
 
 from headgate.config import Config
 from headgate.config.reader import path_of
-from headgate.model.catalog import Action, Catalog
+from headgate.model.catalog import Action, Catalog, Route
 from headgate.model.money import format_usd
 from headgate.model.path_pattern import RouteFault, parse_pattern
 from headgate.model.routing import Match, RouteTable, routes_of
@@ -85,12 +85,23 @@ def _match(table: RouteTable, route: AppRoute) -> Match:
         return Match()
 
 
+def _covers(listed: Route, route: AppRoute) -> bool:
+    """Whether everything a route of the application answers is what the file lists."""
+    return parse_pattern(listed.pattern).contains(parse_pattern(route.path))
+
+
 def _route_finding(route: AppRoute, match: Match, marked: Action | None) -> Finding:
     if marked is not None and match.action is not None and match.action.name != marked.name:
         return Finding.error(
             str(route),
             f"is marked {marked.name}, and the file lists it for {match.action.name}",
             "keep the mark or the route, not both",
+        )
+    if marked is None and match.route is not None and not _covers(match.route, route):
+        return Finding.warning(
+            str(route),
+            f'is only in part what "{match.route}" lists: the rest of it is left to the application',
+            f'write "{match.route.method} {route.path}"',
         )
     action = marked or match.action
     if action is not None:

@@ -48,7 +48,7 @@ class Witness:
         if row.authorization_json is None:
             raise ChainError(f"nothing of payment {payment_text(row.id)} was ever to be settled")
         try:
-            signed = wire.parse(row.authorization_json)
+            signed = wire.parse_kept(row.authorization_json)
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self._introduce()
                 return await self._chain.fate(signed, row.occurred_us // 1_000_000 - LOOK_BACK_S)

@@ -7,7 +7,6 @@ to serve again: an answer that was not kept whole is replaced by one that says s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,7 +64,6 @@ class Flow:
         """
         payment, now_us = self._payment, self._cashier.now_us()
         amounts = self._amounts(self._units())
-        self._noted_us = now_us
         intend = IntendPayment(
             payment=payment.id,
             state=State.SERVED,
@@ -96,8 +94,7 @@ class Flow:
         Raises:
             StoreError: what becomes of it is recovery's to find out.
         """
-        task = asyncio.ensure_future(self._end(self._amounts(units), answer, body_digest))
-        return await asyncio.shield(task)
+        return await self._cashier.to_its_end(self._end(self._amounts(units), answer, body_digest))
 
     async def _end(
         self, amounts: _Amounts, answer: KeptAnswer | None, body_digest: bytes | None
@@ -119,6 +116,7 @@ class Flow:
                 units=amounts.units,
                 list_micros=amounts.micros,
                 written_off=amounts.written_off,
+                authorization_json=wire.encode_json(payment.payload),
             )
             requirements = offers.requirements(payment.offer, amounts.micros)
             outcome = await cashier.settle(row, payment.facilitator, payment.payload, requirements)

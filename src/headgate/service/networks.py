@@ -19,6 +19,7 @@ from headgate.model.errors import FacilitatorUnreachable
 from headgate.model.offer import NetworkOffer, Scheme
 from headgate.store.driver import Driver
 from headgate.x402.facilitator import Facilitator
+from headgate.x402.offer import EIP2612_GAS_SPONSORING
 
 log = logging.getLogger("headgate.facilitator")
 FACT = "offered_networks"
@@ -36,6 +37,8 @@ class _Kept(NamedTuple):
     pay_to: str
     max_timeout_seconds: int
     facilitator_address: str | None
+    gas_sponsored: bool = False
+    takes_exact: bool = True
 
 
 class Networks:
@@ -54,6 +57,8 @@ class Networks:
         self._now_us = now_us
         self._next_us = 0
         self._addresses: dict[str, str | None] = {}
+        self._sponsored: dict[str, bool] = {}
+        self._without_exact: set[str] = set()  # whose facilitator says that it does not settle it there
         self.history: list[tuple[int, Offered]] = []
 
     async def open(self) -> None:
@@ -64,10 +69,13 @@ class Networks:
             for one in msgspec.json.decode(text, type=list[_Kept]):
                 if one.network in assets:
                     offer = NetworkOffer(
-                        assets[one.network], one.pay_to, one.max_timeout_seconds, one.facilitator_address
+                        *(assets[one.network], one.pay_to, one.max_timeout_seconds),
+                        *(one.facilitator_address, one.gas_sponsored, one.takes_exact),
                     )
                     kept.setdefault(one.since_us, []).append(offer)
                     self._addresses[one.network] = one.facilitator_address
+                    self._sponsored[one.network] = one.gas_sponsored
+                    (self._without_exact.discard if one.takes_exact else self._without_exact.add)(one.network)
         self.history = [(since_us, tuple(offers)) for since_us, offers in sorted(kept.items())]
         await self._offer_now()
 
@@ -84,16 +92,25 @@ class Networks:
                 log.warning("what the facilitator for %s supports is not known: %s", network, error)
                 self._next_us = now_us + ASK_AGAIN_US
                 continue
-            if not supported.takes(Scheme.EXACT, network):
-                log.error("the facilitator for %s says that it does not settle `exact` there", network)
+            if supported.takes(Scheme.EXACT, network):
+                self._without_exact.discard(network)
+            else:
+                log.error("the facilitator for %s does not settle `exact` there: it is not offered", network)
+                self._without_exact.add(network)
             self._addresses[network] = supported.upto_address(network)
+            self._sponsored[network] = EIP2612_GAS_SPONSORING in supported.extensions
         return await self._offer_now()
 
     async def _offer_now(self) -> bool:
         """Put today's offers into the history, if they are other than the last."""
         now_us = self._now_us()
         today = tuple(
-            replace(offer, facilitator_address=self._addresses.get(offer.asset.network))
+            replace(
+                offer,
+                facilitator_address=self._addresses.get(offer.asset.network),
+                gas_sponsored=self._sponsored.get(offer.asset.network, False),
+                takes_exact=offer.asset.network not in self._without_exact,
+            )
             for offer in self._settings.offers()
         )
         if self.history and self.history[-1][1] == today:
@@ -106,7 +123,8 @@ class Networks:
         self.history.append((now_us, today))
         kept = [
             _Kept(
-                since_us, each.asset.network, each.pay_to, each.max_timeout_seconds, each.facilitator_address
+                *(since_us, each.asset.network, each.pay_to, each.max_timeout_seconds),
+                *(each.facilitator_address, each.gas_sponsored, each.takes_exact),
             )
             for since_us, offers in self.history
             for each in offers

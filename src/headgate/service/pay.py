@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from headgate.config import X402Config
 from headgate.model.booking import PaidUse
 from headgate.model.catalog import Action
-from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable, StoreError
 from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
@@ -46,7 +47,7 @@ from headgate.x402 import check, wire
 from headgate.x402 import offer as offers
 from headgate.x402.answers import Refused, Settled, Unverified, Verified
 from headgate.x402.breaker import Clients, Refusals
-from headgate.x402.chain import Paid
+from headgate.x402.chain import Canceled, Paid, UsedElsewhere
 from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
 __all__ = [
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("headgate.payments")
-_TAKEN_BEFORE = frozenset({Reason.NO_MATCHING_OFFER, Reason.EXPIRED, Reason.PERMIT2_EXPIRED})
+FINISH_WITHIN_S = 60
 
 
 class Cashier:
@@ -86,6 +87,9 @@ class Cashier:
         self.kept_answer_us = kept_answer_us
         self.proven: dict[bytes, bytes] = {}
         """Transactions of settled payments that the store cannot take yet, by payment: nobody else knows."""
+        self.unowed: dict[bytes, str] = {}
+        """Payments whose work was served for nothing, where that is not written down yet: why, by payment."""
+        self._finishing: set[asyncio.Future[Receipt | Declined]] = set()
         self._in_flight = InFlight(settings.payer_in_flight)
         self._names = names
         self._refusals = Refusals()
@@ -97,7 +101,9 @@ class Cashier:
 
     def done(self, payment: OpenPayment) -> None:
         """No request is at work with a payment any more; `finish` and `release` say so themselves."""
-        self._in_flight.end(payment.id, payment.counted)
+        if not payment.ended:
+            payment.ended = True
+            self._in_flight.end(payment.id, payment.counted)
 
     # --- before the work --------------------------------------------------------------------------
 
@@ -121,7 +127,7 @@ class Cashier:
             return await self._known_or(signed, ask, reason)
         refused = self._refusals.reason(signed, now_us)
         if refused is not None:
-            return Declined(Why.REFUSED, refused)
+            return await self._known_or(signed, ask, refused)
         limited = self._limited(ask, signed, now_us)
         if limited is not None:
             return await self._taken_before(signed, ask) or limited
@@ -152,14 +158,14 @@ class Cashier:
             return Declined(Why.THROTTLED, "too_many_refused_payments", retry_after_s=wait_s)
         return None
 
-    async def _known_or(self, signed: SignedPayment, ask: Ask, reason: Reason) -> Declined:
+    async def _known_or(self, signed: SignedPayment, ask: Ask, reason: str) -> Declined:
         """A payment that is no good for this request now may be one that was taken before.
 
-        Made for another request, or for this one and expired since, or at a price that is offered no more:
-        who has paid is never asked to sign again (contract §4, the table's rows on repeated payments).
+        Made for another request, or for this one and expired since, or at a price that is offered no more, or
+        refused by this process a moment ago and taken by another: who may have paid is never asked to sign
+        again (contract §4, the table's rows on repeated payments).
         """
-        before = await self._taken_before(signed, ask) if reason in _TAKEN_BEFORE else None
-        return before or Declined(Why.REFUSED, reason)
+        return await self._taken_before(signed, ask) or Declined(Why.REFUSED, reason)
 
     async def _taken_before(self, signed: SignedPayment, ask: Ask) -> Declined | None:
         rows = await self.ledger.driver.rows("payment_read", (signed.id,))
@@ -182,7 +188,9 @@ class Cashier:
             *(offer.catalog_version, signed.valid_before_s, ask.occurred_us, 0),
             *(None, None, None, None, None, None),
         )
-        payload = wire.facilitator_payload(signed, offer, url=ask.url, mime_type=action.mime_type)
+        payload = wire.facilitator_payload(
+            signed, offer, url=ask.url, mime_type=action.mime_type, declared=ask.declared
+        )
         proven = None if signed.needs_facilitator else payer
         return OpenPayment(
             *(signed.id, signed, offer, action, rail, row, self.facilitators[network], payload),
@@ -220,6 +228,10 @@ class Cashier:
         """Nothing was settled and nothing will be: the same payment may be used again."""
         try:
             await self.ledger.submit(MovePayment(payment.id, since, State.RELEASED, note))
+        except StoreError:
+            if since is State.SERVED:  # its intent is on disk, and would be settled
+                self.unowed[payment.id] = note
+            raise
         finally:
             self.done(payment)
 
@@ -237,8 +249,19 @@ class Cashier:
 
         Without an answer the work is still to be done: the payment is settled, and reopened for it.
         """
-        task = asyncio.ensure_future(self._finish(payment, units, written_off, answer, body_digest))
+        return await self.to_its_end(self._finish(payment, units, written_off, answer, body_digest))
+
+    async def to_its_end(self, work: Coroutine[Any, Any, Receipt | Declined]) -> Receipt | Declined:
+        """Await what must not stop halfway: whoever awaits may be cancelled, the work goes on."""
+        task = asyncio.ensure_future(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
         return await asyncio.shield(task)
+
+    async def finished(self) -> None:
+        """Wait for what is being settled and booked, before the store and the facilitators are let go of."""
+        if self._finishing:
+            await asyncio.wait(self._finishing, timeout=FINISH_WITHIN_S)
 
     async def _finish(
         self,
@@ -330,8 +353,9 @@ class Cashier:
             log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
         if isinstance(fate, Paid):
             return await self.book_found(row, fate, f"refused ({refused.reason}), but paid on chain")
-        if fate is None and says_used(refused.reason):
-            await self._unknown(row, since, f"refused ({refused.reason}), and no chain tells who was paid")
+        open_still = fate is None and says_used(refused.reason)
+        if open_still or (refused.doubtful and not isinstance(fate, Canceled | UsedElsewhere)):
+            await self._unknown(row, since, f"refused ({refused.reason}); whether it is paid is not known")
             return Declined(Why.PENDING, "payment_pending", row)
         await self.ledger.submit(MovePayment(row.id, since, State.FAILED, refused.reason))
         return Declined(Why.REFUSED, refused.reason, row)
@@ -422,7 +446,7 @@ def _intended(now_us: int, *, before: bool) -> tuple[tuple[int, State, str | Non
 
 def says_used(reason: str) -> bool:
     """Whether a facilitator's reason means that the authorization is used: perhaps by us."""
-    return "used" in reason or "already" in reason
+    return not {"used", "already"}.isdisjoint(reason.split("_"))
 
 
 def _wait_s(facilitator: Facilitator) -> int:
@@ -452,7 +476,7 @@ def _repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, 
 def _same_signature(row: PaymentRow | None, signed: SignedPayment) -> bool:
     if row is None or row.authorization_json is None:
         return False
-    return wire.parse(row.authorization_json).signature == signed.signature
+    return wire.parse_kept(row.authorization_json).signature == signed.signature
 
 
 def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:

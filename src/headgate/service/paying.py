@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headgate.model.catalog import Action
 from headgate.model.offer import Offer, SignedPayment
@@ -57,6 +58,8 @@ class OpenPayment:
     client: str | None = None
     counted: bytes | None = None
     """The payer as whose work in flight this counts; None as long as it is not proven."""
+    ended: bool = False
+    """No request is at work with it any more."""
     steps: list[tuple[int, State, str | None]] = field(default_factory=list)
 
 
@@ -83,7 +86,7 @@ class Receipt(NamedTuple):
 class Ask(NamedTuple):
     """A request for a priced action that must be paid; ids as stored, `binding` names method and URL.
 
-    `client` is the caller's address, where the server knows it.
+    `client` is the caller's address, where the server knows it; `declared` what its offer declares.
     """
 
     action: Action
@@ -98,6 +101,7 @@ class Ask(NamedTuple):
     seat: int | None
     api_key: int | None
     client: str | None = None
+    declared: Mapping[str, Any] | None = None
 
 
 def receipt_of(row: PaymentRow) -> Receipt:

@@ -29,7 +29,6 @@ LONGEST_PAUSE_US = 60_000_000
 FINAL_AFTER_S = 3600
 AT_ONCE = 16
 EXPIRED = "authorization expired unsettled"
-LOST_ANSWER = "settled when its answer was no longer kept: it may be served"
 
 
 class Recovery:
@@ -70,6 +69,10 @@ class Recovery:
         if state in (State.CLAIMED, State.VERIFIED):
             note = "its process ended before the work"
             return await self._move(identifier, state, State.RELEASED, note)
+        if identifier in cashier.unowed:
+            await self._move(identifier, state, State.RELEASED, cashier.unowed[identifier])
+            del cashier.unowed[identifier]
+            return True
         if state is State.REPEATING:
             return await self._move(identifier, state, State.REOPENED, "its process ended, not served again")
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
@@ -79,12 +82,10 @@ class Recovery:
         proven = cashier.proven.get(identifier)
         if proven is not None:
             await cashier.book(row, proven, "settled before; it could not be written down then")
-            await reopen_if_lost(cashier, row)
             return True
         fate = await self._fate(row)
         if isinstance(fate, Paid):
             await cashier.book_found(row, fate, "resolved by asking the chain")
-            await reopen_if_lost(cashier, row)
             return True
         if isinstance(fate, Canceled | UsedElsewhere):
             return await self._move(identifier, state, State.FAILED, why_not(fate))
@@ -123,7 +124,6 @@ class Recovery:
             tx = bytes.fromhex(outcome.transaction.removeprefix("0x"))
             self._cashier.proven[row.id] = tx
             await self._cashier.book(row, tx, "resolved by asking the facilitator again")
-            await reopen_if_lost(self._cashier, row)
             return True
         reason = getattr(outcome, "reason", "")
         if says_used(reason):
@@ -156,10 +156,3 @@ class Recovery:
 def why_not(fate: Canceled | UsedElsewhere) -> str:
     """The reason on a payment whose authorization can never pay us."""
     return "authorization_canceled" if isinstance(fate, Canceled) else "authorization_used_elsewhere"
-
-
-async def reopen_if_lost(cashier: Cashier, row: PaymentRow) -> None:
-    """Who paid must get what it paid for, however late it settled: served again where nothing is kept."""
-    rows = await cashier.ledger.driver.rows("answer_read", (row.id,))
-    if not rows:
-        await cashier.ledger.submit(MovePayment(row.id, State.SETTLED, State.REOPENED, LOST_ANSWER))

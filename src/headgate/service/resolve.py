@@ -18,7 +18,6 @@ from headgate.service.facilitators import Witness
 from headgate.service.opening import Store
 from headgate.service.pay import Cashier
 from headgate.service.payments import PaymentView, read_payment_id, show_payment
-from headgate.service.recover import reopen_if_lost
 from headgate.store.ledger import Ledger
 from headgate.store.operations import MovePayment
 from headgate.x402.chain import Paid
@@ -68,7 +67,6 @@ async def resolve_payment(
         else:
             cashier = _cashier(store, config, ledger, now_us)
             await cashier.book(row, transaction, f"by hand: {reason}")
-            await reopen_if_lost(cashier, row)
     finally:
         await ledger.close()
     return await show_payment(store.driver, payment_id)

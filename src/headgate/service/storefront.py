@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from headgate.model.catalog import Action, Catalog
 from headgate.model.offer import NetworkOffer, Offer, Quotes
 from headgate.model.routing import RouteTable
 from headgate.x402.bazaar import BAZAAR, declaration
 from headgate.x402.offer import (
+    EIP2612_GAS_SPONSORING,
+    EIP2612_GAS_SPONSORING_EXTENSION,
     PAYMENT_IDENTIFIER,
     PAYMENT_IDENTIFIER_EXTENSION,
     Challenge,
     build_offers,
     payment_required,
+    resource_url,
 )
 
 KEPT = 2_000
 """How many ready 402s are kept. A stranger chooses the paths below a pattern: their length is bounded too."""
 KEPT_PATH = 256
 T = TypeVar("T")
-_PATH_SAFE = "/!$&'()*+,=:@~;"
 _EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
 
@@ -95,10 +96,11 @@ class Storefront:
         if known is None:
             known = payment_required(
                 self._quotes[action].current,
-                url=self._public_url + quote(path, safe=_PATH_SAFE),
+                url=resource_url(self._public_url, path),
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
-                extensions=self._extensions(action, method, path),
+                # The last is dropped first where the header would grow too long.
+                extensions={**self._extensions(action), **self.declared(action, method, path)},
             )
             if len(self._made) >= KEPT:
                 self._made.clear()
@@ -117,17 +119,24 @@ class Storefront:
                 url=url,
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
-                extensions=_EXTENSIONS,
+                extensions=self._extensions(action),
             )
         return known
 
-    def _extensions(self, action: str, method: str, path: str) -> Mapping[str, Any]:
-        """What the offer declares; the last of it is dropped first where the header would grow too long."""
+    def _extensions(self, action: str) -> Mapping[str, Any]:
+        """What every offer of an action declares."""
+        offers = self._quotes[action].current
+        if offers and all(offer.gas_sponsored for offer in offers):
+            return {**_EXTENSIONS, EIP2612_GAS_SPONSORING: EIP2612_GAS_SPONSORING_EXTENSION}
+        return _EXTENSIONS
+
+    def declared(self, action: str, method: str, path: str) -> Mapping[str, Any]:
+        """How a route is called (the Bazaar extension); empty where that cannot be said."""
         match = None if self._routes is None else self._routes.match(method, path)
         if match is None or match.route is None or match.action is None or match.action.name != action:
-            return _EXTENSIONS
+            return {}
         declared = declaration(match.route, path, match.action.mime_type)
-        return _EXTENSIONS if declared is None else {**_EXTENSIONS, BAZAAR: declared}
+        return {} if declared is None else {BAZAAR: declared}
 
 
 def _last(history: Sequence[tuple[int, T]], at_us: int) -> T | None:

@@ -82,10 +82,14 @@ class Streams:
             self._noted_us = now_us
         return await self._book_left()
 
-    async def note(self) -> None:
-        """Write down what every running stream has used so far."""
+    async def note(self, only: bytes | None = None) -> None:
+        """Write down what every running stream (or one of them) has used so far."""
         now_us, slot = self._now_us(), self._ledger.slot
-        measured = [(units(), now_us, slot, identifier) for identifier, units in self._running.items()]
+        measured = [
+            (units(), now_us, slot, identifier)
+            for identifier, units in self._running.items()
+            if only in (None, identifier)
+        ]
         async with self._ledger.driver.write() as tx:
             await tx.many("stream_note", measured)
 

@@ -6,7 +6,7 @@ Failed ones are looked at until the chain's final time has passed their validity
 meanwhile has paid the seller, and that is booked (contract §4; failure case 10).
 
 A node may lag behind the facilitator's, so "unused" undoes nothing until the node has seen blocks that make
-it certain. Of several processes the one with the lowest slot watches; chains that are private to a process
+it certain. Of several processes one watches, whichever asked first; chains that are private to a process
 are watched by that process alone.
 """
 
@@ -16,12 +16,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from headgate.model.errors import ChainError
 from headgate.model.payment import PaymentRow, State, payment_text
 from headgate.service.facilitators import Witness
 from headgate.service.pay import Cashier
-from headgate.service.recover import Recovery, reopen_if_lost, why_not
+from headgate.service.recover import why_not
 from headgate.store.operations import UndoSettlement
 from headgate.x402.chain import Paid, Unused
 from headgate.x402.check import chain_id
@@ -39,6 +40,8 @@ VANISHED_AFTER_S = 120
 """Chain time after which a node that knows of no transfer is believed, where it calls nothing final."""
 LOOKS_PER_PASS = 32
 RESOLVE_EVERY_S = 2
+LEADER = "watcher"
+"""The fact in the store that names who watches: a slot and its epoch."""
 _OVERLAP_US = 30_000_000  # commits of other processes may become visible a little late
 
 
@@ -70,19 +73,28 @@ class Watcher:
         now_us = self._now_us()
         due = [identifier for identifier, one in self._watched.items() if one.next_us <= now_us]
         due = [identifier for identifier in due if not self._watched[identifier].closed]
-        changed = 0
-        for identifier in due[:LOOKS_PER_PASS]:
-            changed += await self._look(identifier, self._watched[identifier], leads)
-        return changed
+        looks = (self._look(each, self._watched[each], leads) for each in due[:LOOKS_PER_PASS])
+        return sum(await asyncio.gather(*looks))
 
     async def _leads(self) -> bool:
+        """Whether this process is the one that watches: the first that asked, as long as it lives."""
         ledger = self._cashier.ledger
-        for slot, *_ in await ledger.driver.rows("slots_all"):
-            if slot < ledger.slot:
+        mine = f"{ledger.slot} {ledger.epoch}"
+        if await self._leader() == mine:
+            return True
+        async with ledger.driver.write() as tx:
+            for (text,) in await tx.rows("meta_read", (LEADER,)):
+                slot, epoch = map(int, str(text).split())
+                state = await tx.rows("slot_state", (slot,))
                 with ledger.driver.dead_slot(slot) as dead:
-                    if not dead:
+                    if slot != ledger.slot and not dead and state and state[0][0] == epoch:
                         return False
+            await tx.run("meta_set", (LEADER, mine))
         return True
+
+    async def _leader(self) -> str:
+        rows = await self._cashier.ledger.driver.rows("meta_read", (LEADER,))
+        return str(rows[0][0]) if rows else ""
 
     async def _learn(self) -> None:
         """Payments that were closed since the last pass; those that need no more looking are forgotten."""
@@ -134,7 +146,6 @@ class Watcher:
         if isinstance(fate, Paid):
             log.warning("payment %s had failed and was settled since", payment_text(row.id))
             await self._cashier.book_found(row, fate, "found on chain after it had failed")
-            await reopen_if_lost(self._cashier, row)
             return True
         one.closed = fate.never_after(row.valid_before_s) if isinstance(fate, Unused) else fate.final
         return False
@@ -160,15 +171,22 @@ class Watcher:
         return await self._cashier.ledger.submit(undo) is not None
 
 
-async def resolve_forever(recovery: Recovery | None, watcher: Watcher | None) -> None:
-    """Resume open payments and watch closed ones, until cancelled; never ends by an error.
+class Worker(Protocol):
+    """Background work that is done a pass at a time."""
 
-    In a task of its own: a facilitator or a node that hangs holds up nothing else.
+    async def run_once(self) -> int:
+        """One pass; how much there was to do."""
+        ...
+
+
+async def for_ever(worker: Worker | None) -> None:
+    """Do a worker's passes until cancelled; never ends by an error.
+
+    Each in a task of its own: a facilitator or a node that hangs holds up nothing else.
     """
-    while recovery is not None and watcher is not None:
+    while worker is not None:
         try:
-            await recovery.run_once()
-            await watcher.run_once()
+            await worker.run_once()
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -83,6 +83,10 @@ class Driver(Protocol):
         """Take a free slot for this process, until it closes or dies."""
         ...
 
+    def free_slot(self, slot: int) -> None:
+        """Let go of a slot that was leased here: nobody works in it any more."""
+        ...
+
     def dead_slot(self, slot: int) -> AbstractContextManager[bool]:
         """Whether a slot has no living owner; if so, nobody else can take it inside the block."""
         ...

@@ -27,6 +27,8 @@ from headgate.store.operations import (
     UndoSettlement,
 )
 
+_WORKED_ON = frozenset({State.CLAIMED, State.VERIFIED, State.REPEATING})
+
 
 class Journal:
     """Payments as written by one process's slot. `slot` and `epoch` follow the ledger's lease."""
@@ -56,7 +58,8 @@ class Journal:
                 (
                     *(self.slot, self.epoch, row.rail, row.action, row.route, row.customer, row.subscription),
                     *(row.seat, row.api_key, row.request_id, row.binding, row.authorized_micros),
-                    *(row.unit_micros, row.per, row.catalog_version, row.occurred_us, now_us, row.id),
+                    *(row.unit_micros, row.per, row.catalog_version, row.valid_before_s, row.occurred_us),
+                    *(now_us, row.id),
                 ),
             )
             await step(tx, row.id, State.CLAIMED, "again", now_us)
@@ -119,8 +122,12 @@ class Journal:
         )
         await step(tx, paid.payment, State.SETTLED, settle.note, now_us)
         await tx.run("answer_keep_until", (settle.kept_until_us, paid.payment))
-        if await tx.rows("owed_read", (paid.payment,)):
-            note = "paid before the work, which is owed"
+        # Who has paid must get what it paid for: work that is still owed, or, however late it settled, the
+        # answer that is no longer kept.
+        note = "paid before the work, which is owed" if await tx.rows("owed_read", (paid.payment,)) else None
+        if note is None and not await tx.rows("answer_read", (paid.payment,)):
+            note = "settled when its answer was no longer kept: it may be served"
+        if note is not None:
             await move(tx, MovePayment(paid.payment, State.SETTLED, State.REOPENED, note), now_us)
         return event
 
@@ -137,6 +144,10 @@ class Journal:
         await tx.run("payment_unsettled", (undo.reason, self.slot, self.epoch, now_us, undo.payment))
         await step(tx, undo.payment, State.UNKNOWN, undo.reason, now_us)
         return event
+
+    async def move(self, tx: Tx, change: MovePayment, now_us: int) -> bool | HeadgateError:
+        """Move a payment along the table; one that a process works on is moved by its own slot only."""
+        return await move(tx, change, now_us, own=self.slot if change.since in _WORKED_ON else None)
 
     # --- served again, uncharged ------------------------------------------------------------------
 
@@ -168,11 +179,17 @@ class Journal:
         return True
 
 
-async def move(tx: Tx, change: MovePayment, now_us: int) -> bool | HeadgateError:
-    """Move a payment along the table; False where it was not in the state that was seen."""
+async def move(tx: Tx, change: MovePayment, now_us: int, *, own: int | None = None) -> bool | HeadgateError:
+    """Move a payment along the table; False: it was not in the state that was seen, or not slot `own`'s."""
     if change.to not in NEXT[change.since]:
         return InputError(f"a payment cannot go from {change.since.name} to {change.to.name}")
-    if not await tx.run("payment_state", (change.to, change.note, now_us, change.payment, change.since)):
+    changed = (change.to, change.note, now_us, change.payment, change.since)
+    moved = (
+        await tx.run("payment_state", changed)
+        if own is None
+        else await tx.run("payment_state_own", (*changed, own))
+    )
+    if not moved:
         return False
     await step(tx, change.payment, change.to, change.note, now_us)
     return True

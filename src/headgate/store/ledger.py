@@ -56,6 +56,8 @@ from headgate.store.operations import (
 from headgate.store.stream_rows import adopt_streams
 
 log = logging.getLogger("headgate.ledger")
+NOBODY = 0
+"""The slot of payments that wait for somebody who can go on with them; no process has it."""
 LEASE_US = 10_000_000
 _MAX_BATCH = 512
 _OWED_AGAIN_S = 1.0
@@ -63,10 +65,21 @@ _HOLDS = (Hold, ClaimPayment)
 
 
 class Ledger:
-    """One process's writer. Open it inside the running event loop; one slot, one hash chain."""
+    """One process's writer. Open it inside the running event loop; one slot, one hash chain.
 
-    def __init__(self, driver: Driver, calendar: AccountingCalendar, now_us: Callable[[], int]) -> None:
+    `resolves`: somebody in this process goes on with payments, so those of dead processes may be adopted.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        calendar: AccountingCalendar,
+        now_us: Callable[[], int],
+        *,
+        resolves: bool = True,
+    ) -> None:
         self.driver = driver
+        self._resolves = resolves
         self.slot = 0
         self.epoch = 0
         self.lease = 0
@@ -87,10 +100,17 @@ class Ledger:
     # --- opening and taking over ------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Lease a slot; whatever its last owner held is given back."""
+        """Lease a slot; whatever its last owner held is given back.
+
+        A slot that was lost is let go of first: what is left of it is then anybody's to take over, also ours.
+        """
+        if self.slot:
+            self.driver.free_slot(self.slot)
         self.slot = await self.driver.lease_slot()
         async with self.driver.write() as tx:
             state = await self._take_over(tx, self.slot)
+            if not self._resolves:  # what its last owner left is for a process that can go on with it
+                await self._hand_over(tx, self.slot, NOBODY, 0)
         self.epoch, self._batches, self._seq, self._head = state
         self._journal.slot, self._journal.epoch = self.slot, self.epoch
         self.lease += 1
@@ -101,16 +121,25 @@ class Ledger:
         Returns the slots that were cleared. What was adopted is this process's to resume and to book.
         """
         cleared = []
-        for (slot,) in await self.driver.rows("slots_with_work", (self.slot,) * 3):
+        found = [slot for (slot,) in await self.driver.rows("slots_with_work", (self.slot,) * 2)]
+        if self._resolves:
+            found += [slot for (slot,) in await self.driver.rows("slots_with_payments", (self.slot,))]
+        for slot in dict.fromkeys(found):
             with self.driver.dead_slot(slot) as dead:
                 if not dead:
                     continue
                 async with self.driver.write() as tx:
-                    await self._take_over(tx, slot)
-                    for identifier, state in await tx.rows("payments_to_resume", (slot,)):
-                        await tx.run("payment_owner", (self.slot, self.epoch, identifier, state))
+                    if slot != NOBODY:
+                        await self._take_over(tx, slot)
+                    if self._resolves:
+                        await self._hand_over(tx, slot, self.slot, self.epoch)
                 cleared.append(int(slot))
         return cleared
+
+    async def _hand_over(self, tx: Tx, slot: int, to_slot: int, to_epoch: int) -> None:
+        """The unfinished payments of a slot are another's from now on."""
+        for identifier, state in await tx.rows("payments_to_resume", (slot,)):
+            await tx.run("payment_owner", (to_slot, to_epoch, identifier, state))
 
     async def _take_over(self, tx: Tx, slot: int) -> tuple[int, int, int, bytes]:
         await tx.run("slot_create", (slot, GENESIS))
@@ -342,7 +371,7 @@ class Ledger:
             case IntendPayment():
                 return await self._journal.intend(tx, operation, now_us)
             case MovePayment():
-                return await journal.move(tx, operation, now_us)
+                return await self._journal.move(tx, operation, now_us)
             case ClaimPayment():
                 return await self._journal.claim(tx, operation, now_us)
             case UndoSettlement():

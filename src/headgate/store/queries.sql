@@ -21,12 +21,14 @@ UPDATE slots SET batches = batches + 1, seq = ?, head = ?, lease_until_us = ?
 WHERE slot = ? AND epoch = ? AND batches = ?;
 
 -- name: slots_with_work
--- Slots other than this one that left holds, unfinished payments or streams behind (their owner may be alive).
+-- Slots other than this one that left holds or streams behind (their owner may be alive).
 SELECT slot FROM held WHERE slot <> ? AND units <> 0
 UNION
-SELECT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7, 10)
-UNION
 SELECT slot FROM streams WHERE slot <> ?;
+
+-- name: slots_with_payments
+-- Slots other than this one that left unfinished payments behind (their owner may be alive).
+SELECT DISTINCT slot FROM payments WHERE slot <> ? AND state IN (1, 2, 3, 4, 7, 10);
 
 -- name: slots_all
 -- Every slot, for verification and exports.
@@ -211,7 +213,8 @@ ON CONFLICT (name_hash) DO UPDATE SET payment = excluded.payment;
 -- Claim a payment again that was released, or whose process died before anything was owed.
 UPDATE payments SET state = 1, slot = ?, epoch = ?, rail = ?, action = ?, route = ?, customer = ?,
     subscription = ?, seat = ?, api_key = ?, request_id = ?, binding = ?, authorized_micros = ?,
-    unit_micros = ?, per = ?, catalog_version = ?, occurred_us = ?, updated_us = ?, reason = NULL
+    unit_micros = ?, per = ?, catalog_version = ?, valid_before_s = ?, occurred_us = ?, updated_us = ?,
+    reason = NULL
 WHERE id = ? AND state IN (1, 2, 8);
 
 -- name: payment_owner
@@ -223,6 +226,10 @@ UPDATE payments SET slot = ?, epoch = ? WHERE id = ? AND state = ?;
 UPDATE payments SET state = ?, body_digest = ?, charged_micros = ?, units = ?, list_micros = ?,
     written_off = ?, authorization_json = ?, requirements_json = ?, updated_us = ?
 WHERE id = ? AND slot = ? AND epoch = ? AND state IN (1, 2);
+
+-- name: payment_state_own
+-- Move a payment on that a slot works on: what somebody else has claimed meanwhile is not touched.
+UPDATE payments SET state = ?, reason = ?, updated_us = ? WHERE id = ? AND state = ? AND slot = ?;
 
 -- name: payment_state
 -- Move a payment on, only from a state that may lead there.

@@ -15,6 +15,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -42,6 +43,18 @@ def translate(error: sqlite3.Error) -> StoreError:
     if "malformed" in text or "not a database" in text:
         return StoreError(f"The store's file is damaged or is no store ({text}); restore it from a backup.")
     return StoreError(f"The store refused a statement: {text}")
+
+
+_DRIVERS: weakref.WeakSet[SqliteDriver] = weakref.WeakSet()
+
+
+def _let_go_of_locks() -> None:
+    """In a child that was forked: a lock lives as long as any copy of its descriptor, and this is one."""
+    for driver in _DRIVERS:
+        driver.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 class SqliteTx:
@@ -107,13 +120,14 @@ class SqliteDriver:
             raise translate(error) from error
         self._tx = SqliteTx(self._writer, self._sql)
         self._turn = asyncio.Lock()
-        self._slot_locks: list[int] = []
+        self._slot_locks: dict[int, int] = {}  # descriptors, by slot
         self._slow = ThreadPoolExecutor(2, "headgate-read")
         self._slow_local = threading.local()
         self._slow_connections: list[sqlite3.Connection] = []
         self._idle_snapshots: list[sqlite3.Connection] = []
         self._stop = threading.Event()
         self._checkpointer: threading.Thread | None = None
+        _DRIVERS.add(self)
 
     def _connect(self, *, readonly: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -239,9 +253,14 @@ class SqliteDriver:
         for slot in range(1, 1 << 16):
             lock = self._try_lock(slot)
             if lock is not None:
-                self._slot_locks.append(lock)
+                self._slot_locks[slot] = lock
                 return slot
         raise StoreUnavailable("All 65,535 slots are taken; stop processes that are not needed.")
+
+    def free_slot(self, slot: int) -> None:
+        lock = self._slot_locks.pop(slot, None)
+        if lock is not None:
+            os.close(lock)
 
     @contextlib.contextmanager
     def dead_slot(self, slot: int) -> Iterator[bool]:
@@ -292,7 +311,11 @@ class SqliteDriver:
         for connection in (*self._slow_connections, *self._idle_snapshots, self._reader, self._writer):
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-        handles, self._slot_locks, self._queue = (*self._slot_locks, self._queue), [], -1
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what locks are held by, once: a descriptor's number may be somebody else's file by then."""
+        handles, self._slot_locks, self._queue = (*self._slot_locks.values(), self._queue), {}, -1
         for handle in handles:
-            if handle >= 0:  # once: the number may be somebody else's file by now
+            if handle >= 0:
                 os.close(handle)

@@ -21,7 +21,7 @@ from headgate.service.admit import Admitted
 from headgate.service.pay import Cashier, receipt_of
 from headgate.web.paid import IN_MEMORY_BYTES, PaidAnswer, receipt_headers
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send
-from headgate.web.receiver import BodyTooLarge, Receiver
+from headgate.web.receiver import BodyRefused, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
 from headgate.x402 import wire
 
@@ -71,18 +71,31 @@ class Again:
         """Do the work once more, for the same request only."""
         head = scope["method"] == "HEAD"
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
-            digest = await _spool(receive, body, self._limits.max_body_bytes)
-            if digest is None or self._row.body_digest not in (None, digest):
+            reading = Receiver(receive)
+            digest = await _spool(reading, body, self._limits)
+            if reading.refused is not None:
+                await reading.refused.send(send, head=head)
+            elif digest is None or self._row.body_digest not in (None, digest):
                 await self._replies.elsewhere.send(send, head=head)
-            elif not await self._cashier.begin_again(self._row):
+            elif (taken := await self._taken()) is None:
+                await self._replies.pending.send(send, head=head)
+            elif not taken:
                 await self._replies.running.send(send, head=head)
             else:
                 await self._work(app, scope, Receiver(_replayed(body, receive)), send)
 
+    async def _taken(self) -> bool | None:
+        """Whether the payment is this request's to be served; None: the store does not tell."""
+        try:
+            return await self._cashier.begin_again(self._row)
+        except StoreError as error:
+            log.error("a payment could not be served again: %s", error)
+            return None
+
     async def _work(self, app: App, scope: Scope, receiver: Receiver, send: Send) -> None:
         row = self._row
         assert row.authorization_json is not None
-        paid = PaidBefore(row.id, wire.parse(row.authorization_json), self._admitted.action)
+        paid = PaidBefore(row.id, wire.parse_kept(row.authorization_json), self._admitted.action)
         usage = scope[SCOPE_KEY] = Usage(self._admitted, "x402", paid)
 
         async def conclude() -> None:
@@ -128,17 +141,19 @@ class Again:
 
     async def _give_up(self, note: str) -> None:
         self._ended = True
-        await self._cashier.end_again(self._row, None, note)
+        try:
+            await self._cashier.end_again(self._row, None, note)
+        except StoreError as error:  # recovery finds it, and reopens it
+            log.error("that a payment can still be served is not written down: %s", error)
 
 
-async def _spool(receive: Receive, body: IO[bytes], limit: int) -> bytes | None:
-    """Read a request's body to its end; its SHA-256, or None where it is too large or the client is gone."""
-    receiver = Receiver(receive)
-    receiver.watch_body(limit)
+async def _spool(receiver: Receiver, body: IO[bytes], limits: Limits) -> bytes | None:
+    """Read a request's body to its end; its SHA-256, or None where it was refused or the client is gone."""
+    receiver.watch_body(limits.max_body_bytes, limits.body_time_us / 1_000_000)
     try:
         while not receiver.complete and not receiver.gone:
             body.write((await receiver()).get("body", b""))
-    except BodyTooLarge:
+    except BodyRefused:
         return None
     return receiver.body_digest
 

@@ -8,6 +8,7 @@ body is complete. A measured body that grows beyond MEASURED_BYTES, or is a decl
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from headgate.model.errors import StoreError
@@ -34,6 +35,7 @@ class CustomerAnswer:
 
     __slots__ = (
         "_admitted",
+        "_capturing",
         "_desk",
         "_events",
         "_flowing",
@@ -69,6 +71,7 @@ class CustomerAnswer:
         self._start: Message | None = None
         self._messages: list[Message] = []
         self._events: tuple[Event, ...] = ()
+        self._capturing: asyncio.Future[tuple[Event, ...]] | None = None
         self._flowing: StreamedAnswer | None = None
         self._open = False
         self._refused = False
@@ -83,12 +86,30 @@ class CustomerAnswer:
         elif self._refused:
             return
         elif message["type"] == "http.response.start":
+            if self._start is not None:
+                await self._restart()
             self._start = message
             self._meter.begin(message)
         elif self._start is None:
             await self._send(message)  # early hints and the like
         else:
             await self._take(self._start, message)
+
+    async def _restart(self) -> None:
+        """The application answers anew (a time-out cancelled its first answer): nothing has left of that.
+
+        What was booked for it is taken back, so that the new answer is booked by what it is.
+        """
+        self._messages.clear()
+        self._meter = Meter(self._admitted.action, self._usage)
+        await self._take_back("the application began another answer")
+
+    async def _take_back(self, reason: str) -> None:
+        if self._capturing is not None:
+            self._events, self._capturing = await asyncio.shield(self._capturing), None
+        events, self._events = self._events, ()
+        if events:
+            await self._desk.reverse(events, reason)
 
     async def _take(self, start: Message, message: Message) -> None:
         """One message after the start, while nothing has left yet."""
@@ -97,7 +118,7 @@ class CustomerAnswer:
         self._meter.feed(message)
         if not action.variable or is_last(start, message) or not self._meter.bills(start["status"]):
             await self._let_go()
-        elif self._flows or self._meter.sent > MEASURED_BYTES:
+        elif self._flows or self._meter.seen > MEASURED_BYTES:
             if await self._receiver.client_gone():
                 await self._let_go()
             else:
@@ -151,7 +172,10 @@ class CustomerAnswer:
         if units is None or await self._receiver.client_gone():
             await self._desk.release(self._admitted)
         else:
-            self._events = await self._desk.capture(self._admitted, units)
+            # Whoever answers may be cancelled here; whether it is booked is then known a little later.
+            self._capturing = asyncio.ensure_future(self._desk.capture(self._admitted, units))
+            self._events = await asyncio.shield(self._capturing)
+            self._capturing = None
             if self._with_limits:
                 add_limits(start, self._admitted, self._events)
 
@@ -174,8 +198,9 @@ class CustomerAnswer:
             await self._flowing.finish()
             return
         await self._desk.release(self._admitted)
-        if self._events and not self._whole and not await self._receiver.client_gone():
-            await self._desk.reverse(self._events, "the application failed while it answered")
+        booked = self._events or self._capturing is not None
+        if booked and not self._whole and not await self._receiver.client_gone():
+            await self._take_back("the application failed while it answered")
 
 
 def add_limits(start: Message, admitted: Admitted, events: tuple[Event, ...]) -> None:

@@ -91,6 +91,7 @@ class ToolPayer:
         except PaymentError as error:
             # The decoder speaks of the header that HTTP buyers send.
             told = str(error).replace("PAYMENT-SIGNATURE", f'_meta["{PAYMENT}"]')
+            told = told.replace("the header's content", "its content").replace("the header", "it")
             return refused(problem(400, error.code, told))
         binding, digest = tool_binding(tool, arguments)
         ask = payer.ask(admitted, TOOL_URL + tool, binding, self._client)
@@ -105,9 +106,13 @@ class ToolPayer:
             return await self._settle_first(opened, admitted, tool, digest, run)
         if isinstance(opened, OpenPayment):
             return await self._work(opened, admitted, tool, digest, run)
-        if opened.row is not None and await payer.is_due_again(opened):
-            return await self._work_again(opened.row, admitted, run)
-        return await self._declined(opened, action, tool)
+        try:
+            if opened.row is not None and await payer.is_due_again(opened):
+                return await self._work_again(opened.row, admitted, run)
+            return await self._declined(opened, action, tool)
+        except StoreError as error:
+            log.error("what is kept for a payment could not be read: %s", error)
+            return refused(PENDING)
 
     async def _work(
         self, opened: OpenPayment, admitted: Admitted, tool: str, digest: bytes, run: Run
@@ -153,7 +158,7 @@ class ToolPayer:
             log.error("a payment could not be served again: %s", error)
             return refused(STORE_DOWN)
         usage = Usage(
-            admitted, "x402", PaidBefore(row.id, wire.parse(row.authorization_json), admitted.action)
+            admitted, "x402", PaidBefore(row.id, wire.parse_kept(row.authorization_json), admitted.action)
         )
         try:
             result = await run(usage)
@@ -169,7 +174,7 @@ class ToolPayer:
         self, row: PaymentRow, usage: Usage, result: Result, note: str | None
     ) -> Result:
         cashier = self._payer.cashier
-        result = with_receipt(result, receipt_of(row), self._payer.receipt_url(row.id))
+        result = with_receipt(result, receipt_of(row), self._payer.receipts.url(row.id))
         try:
             if not is_good(usage, result):
                 await cashier.end_again(row, None, _why_released(result, usage))
@@ -193,6 +198,7 @@ class ToolPayer:
         try:
             try:
                 units = billable_units(action, usage, result)
+                kept = None if units is None else self._kept(result)
             except BaseException:
                 await cashier.release(opened, State.CLAIMED, "the result could not be measured")
                 raise
@@ -201,12 +207,12 @@ class ToolPayer:
                 return result
             billed = units if action.max_units is None else min(units, action.max_units)
             settling = True
-            outcome = await cashier.finish(opened, billed, units - billed, self._kept(result), digest)
+            outcome = await cashier.finish(opened, billed, units - billed, kept, digest)
         except StoreError as error:
             log.error("a paid result is withheld: %s", error)
             return refused(PENDING if settling else STORE_DOWN)
         if isinstance(outcome, Receipt):
-            return with_receipt(result, outcome, self._payer.receipt_url(opened.id))
+            return with_receipt(result, outcome, self._payer.receipts.url(opened.id))
         return await self._declined(outcome, action.name, tool)
 
     def _kept(self, result: Result, until_us: int | None = None) -> KeptAnswer:
@@ -243,7 +249,7 @@ class ToolPayer:
 
     async def _again(self, row: PaymentRow) -> Result:
         """The result kept for a payment that settled before."""
-        url = self._payer.receipt_url(row.id)
+        url = self._payer.receipts.url(row.id)
         kept = await self._payer.kept(row.id)
         result = refused(used_reply(url)) if kept is None else msgspec.json.decode(kept[2], type=Result)
         return with_receipt(result, receipt_of(row), url)

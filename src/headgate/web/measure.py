@@ -227,9 +227,12 @@ _Reader = _Bytes | _Json | EventReader | _Unpacked
 
 
 class Meter:
-    """Measures one answer of an action. Give it the start, then each message; a fixed price is always one."""
+    """Measures one answer of an action. Give it the start, then each message; a fixed price is always one.
 
-    __slots__ = ("_action", "_ended", "_reader", "_stated", "_usage", "sent")
+    `seen` counts the bytes it was given, `sent` those that have left, where that is not the same.
+    """
+
+    __slots__ = ("_action", "_ended", "_reader", "_stated", "_usage", "seen", "sent")
 
     def __init__(self, action: Action, usage: Usage) -> None:
         self._action = action
@@ -237,6 +240,7 @@ class Meter:
         self._stated: int | None = None
         self._reader: _Reader | None = None
         self._ended = False
+        self.seen = 0
         self.sent = 0
 
     def begin(self, start: Message) -> None:
@@ -247,15 +251,16 @@ class Meter:
 
     def feed(self, message: Message) -> None:
         """Take one message after the start."""
-        body = message.get("body", b"")
-        self.sent += len(body)
-        if message.get("type") == "http.response.pathsend":
-            size = Path(message["path"]).stat().st_size
-            self.sent += size
-            if isinstance(self._reader, _Bytes) and self._reader.units is not None:
-                self._reader.units += size
+        body, size = message.get("body", b""), _size(message)
+        self.seen += size
+        if isinstance(self._reader, _Bytes) and self._reader.units is not None:
+            self._reader.units += size - len(body)
         if self._reader is not None and body:
             self._reader.feed(bytes(body))
+
+    def passed(self, message: Message) -> None:
+        """A message has left."""
+        self.sent += _size(message)
 
     def end(self) -> None:
         """The answer is whole."""
@@ -312,7 +317,16 @@ class Meter:
         if not self.bills(status) or not self.sent:
             return 0
         units = self.known
+        if units is not None and isinstance(self._reader, _Bytes):
+            return min(units, self.sent)  # what was held back at the end has not left
         return self._ceiling if units is None else units
+
+
+def _size(message: Message) -> int:
+    """The bytes of the answer that a message brings."""
+    if message.get("type") == "http.response.pathsend":
+        return Path(message["path"]).stat().st_size
+    return len(message.get("body", b""))
 
 
 def _reader(action: Action, start: Message) -> _Reader | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -11,8 +12,8 @@ from headgate.model.event import request_id_text
 from headgate.model.money import format_usd
 from headgate.model.payment import BOOKED, PaymentRow, State, payment_text
 from headgate.store.driver import Driver
-from headgate.web.payer import RECEIPT_PATH, Payer
 from headgate.web.problems import EXPOSED, NO_STORE, Receive, Reply, Scope, Send, problem
+from headgate.web.receipts import RECEIPT_PATH, Receipts
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
 NOT_THERE = problem(404, "no_such_receipt", "There is no receipt at this address; take it as it was given.")
@@ -21,12 +22,13 @@ NOT_THERE = problem(404, "no_such_receipt", "There is no receipt at this address
 class ReceiptPage:
     """Answers `GET …/receipts/TOKEN` for whoever holds the token: its payer."""
 
-    def __init__(self, payer: Payer, driver: Driver) -> None:
-        self._payer = payer
+    def __init__(self, receipts: Receipts, driver: Driver, local_path: Callable[[Scope], str]) -> None:
+        self._receipts = receipts
         self._driver = driver
+        self._local_path = local_path
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        identifier = self._payer.payment_of(scope["path"].removeprefix(RECEIPT_PATH))
+        identifier = self._receipts.payment_of(self._local_path(scope).removeprefix(RECEIPT_PATH))
         rows = [] if identifier is None else await self._driver.rows("payment_read", (identifier,))
         head = scope["method"] == "HEAD"
         if scope["method"] not in ("GET", "HEAD") or not rows:

@@ -52,6 +52,11 @@ class PaidAnswer:
             await self._when_whole()
 
     @property
+    def whole(self) -> bool:
+        """Whether the application has said all of it."""
+        return self._whole
+
+    @property
     def status(self) -> int:
         """The application's status; 500 if it never answered."""
         return 500 if self.start is None else int(self.start["status"])
@@ -80,7 +85,7 @@ class PaidAnswer:
         )
 
     async def release(self, send: Send, added: Headers = ()) -> None:
-        """Let the answer out."""
+        """Let the answer out; one that the application cut off stays cut off."""
         if self.start is None:
             return
         if added:
@@ -92,8 +97,9 @@ class PaidAnswer:
         while left > 0:
             chunk = self._file.read(IN_MEMORY_BYTES)
             left -= len(chunk)
-            await send({"type": "http.response.body", "body": chunk, "more_body": left > 0})
-        if self.size == 0 and ends_with_body:
+            more = left > 0 or not self._whole
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        if self.size == 0 and ends_with_body and self._whole:
             await send({"type": "http.response.body", "body": b""})
         for message in self._others:
             await send(message)
@@ -114,7 +120,7 @@ def with_receipt(headers: Iterable[Sequence[bytes]], added: Headers) -> list[tup
     Repeated headers stay repeated. The application's own private caching policy stays; anything that a shared
     cache could keep becomes `private, no-store` (failure case 26).
     """
-    kept = [(bytes(name), bytes(value)) for name, value in headers if name.lower() not in _OWN]
+    kept = [(bytes(name), bytes(value)) for name, value in headers if not _is_withheld(name.lower())]
     policies = [value for name, value in kept if name.lower() == b"cache-control"]
     if not policies or not all(_is_private(policy) for policy in policies):
         kept = [pair for pair in kept if pair[0].lower() != b"cache-control"]
@@ -122,9 +128,16 @@ def with_receipt(headers: Iterable[Sequence[bytes]], added: Headers) -> list[tup
     return [*kept, *added]
 
 
+def _is_withheld(name: bytes) -> bool:
+    """Headgate's own headers, and policies for shared caches alone, which go before `Cache-Control` there."""
+    return name in _OWN or name == b"surrogate-control" or name.endswith(b"cdn-cache-control")
+
+
 def _is_private(policy: bytes) -> bool:
-    words = {word.strip().partition(b"=")[0] for word in policy.lower().split(b",")}
-    return not words & {b"public", b"s-maxage"} and bool(words & {b"private", b"no-store"})
+    """Whether a policy keeps shared caches out. `private="…"` does so for the headers it names only."""
+    directives = [word.strip() for word in policy.lower().split(b",")]
+    names = {each.partition(b"=")[0] for each in directives}
+    return not names & {b"public", b"s-maxage"} and bool({b"private", b"no-store"}.intersection(directives))
 
 
 def encode_headers(headers: Iterable[Sequence[bytes]]) -> bytes:

@@ -16,7 +16,7 @@ from headgate.model.errors import StoreError
 from headgate.model.payment import State, payment_text
 from headgate.service.flow import Flow
 from headgate.service.pay import Cashier
-from headgate.service.paying import Declined, OpenPayment, Why
+from headgate.service.paying import Declined, OpenPayment
 from headgate.store.operations import KeptAnswer
 from headgate.web.measure import Meter
 from headgate.web.paid import encode_headers, with_receipt
@@ -81,7 +81,7 @@ class PaidStream:
         """Take one message of the application."""
         if self._free:
             await self._send(message)
-        elif self._ended or self._receiver.too_large:
+        elif self._ended or self._receiver.refused is not None:
             return
         elif message["type"] == "http.response.start":
             self._start = message
@@ -111,23 +111,35 @@ class PaidStream:
         self._meter.end()
         units = self._meter.billable(self._status)
         if units is None:
-            self._ended = True
-            await self._cashier.release(self._payment, State.SERVED, "nothing is charged for it")
-            if self._held is not None:
-                await self._send(self._held)
-            await self._send(message)
+            await self._release(State.SERVED, "nothing is charged for it")
+            await self._let_end_go(message)
         elif await self._settle(units, self._whole()):
-            if self._held is not None:
-                await self._send(self._held)
-            await self._send(message)
+            await self._let_end_go(message)
+
+    async def _let_end_go(self, message: Message) -> None:
+        if self._held is not None:
+            await self._send(self._held)
+        await self._send(message)
+
+    async def _release(self, since: State, note: str) -> None:
+        """Nothing is charged, whether or not that can be written down now."""
+        self._ended = True
+        try:
+            await self._cashier.release(self._payment, since, note)
+        except StoreError as error:
+            log.error("stream %s is not released yet: %s", payment_text(self._payment.id), error)
 
     async def _pass_on(self, message: Message) -> None:
         if self._sized:  # who was told the length has the whole answer with its last byte: that one waits
             message_before, self._held = self._held, message
             if message_before is not None:
-                await self._send(message_before)
+                await self._pass(message_before)
         else:
-            await self._send(message)
+            await self._pass(message)
+
+    async def _pass(self, message: Message) -> None:
+        await self._send(message)
+        self._meter.passed(message)
 
     async def _is_over(self) -> bool:
         """Whether the stream ends here: its client is gone, or its payment will not wait any longer."""
@@ -140,12 +152,11 @@ class PaidStream:
     async def _begin(self, start: Message) -> bool:
         """The first byte is about to leave. False: it does not, or (free) nothing is charged for it."""
         if not self._meter.bills(self._status):
-            self._free = self._ended = True
-            await self._cashier.release(self._payment, State.CLAIMED, f"not billed: status {self._status}")
+            self._free = True
+            await self._release(State.CLAIMED, f"not billed: status {self._status}")
             return False
         if await self._receiver.client_gone():
-            self._ended = True
-            await self._cashier.release(self._payment, State.CLAIMED, "the client was gone")
+            await self._release(State.CLAIMED, "the client was gone")
             return False
         used = KeptAnswer(self._used.status, encode_headers(self._used.headers), self._used.body, 0)
         self._intending = True
@@ -199,8 +210,8 @@ class PaidStream:
         except StoreError as error:
             log.error("stream %s is not settled yet: %s", name, error)
             return False
-        if isinstance(outcome, Declined) and outcome.why is Why.REFUSED:
-            log.error("stream %s was not paid for: %s; its end is withheld", name, outcome.code)
+        if isinstance(outcome, Declined):
+            log.error("stream %s is not paid for: %s; its end is withheld", name, outcome.code)
             return False
         return True
 
@@ -210,11 +221,8 @@ class PaidStream:
         if self._ended:
             return
         if not self.begun:
-            self._ended = True
-            since = State.SERVED if self._intending else State.CLAIMED
-            await self._cashier.release(self._payment, since, note)
+            await self._release(State.SERVED if self._intending else State.CLAIMED, note)
         elif self._meter.voided:
-            self._ended = True
-            await self._cashier.release(self._payment, State.SERVED, "voided")
+            await self._release(State.SERVED, "voided")
         else:
             await self._settle(self._so_far(), None)

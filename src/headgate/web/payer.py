@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 from collections.abc import Callable
 
 from headgate.config import Limits
 from headgate.model.catalog import Action
 from headgate.model.errors import PaymentError, StoreError
-from headgate.model.offer import Reason
-from headgate.model.payment import PaymentRow, State, binding_digest, payment_text
+from headgate.model.offer import Reason, SignedPayment
+from headgate.model.payment import PaymentRow, State, binding_digest
 from headgate.service.admit import Admitted
 from headgate.service.pay import RETRY_AFTER_S, Ask, Cashier, Declined, OpenPayment, Receipt, Why, receipt_of
 from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
@@ -37,14 +35,17 @@ from headgate.web.problems import (
     Send,
     problem,
 )
-from headgate.web.receiver import BodyTooLarge, Receiver
+from headgate.web.receipts import Receipts
+from headgate.web.receiver import BodyRefused, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
 from headgate.x402 import wire
-from headgate.x402.offer import Challenge
+from headgate.x402.bazaar import BAZAAR
+from headgate.x402.offer import Challenge, resource_url
 
 log = logging.getLogger("headgate.web")
 
-RECEIPT_PATH = "/.well-known/headgate/receipts/"
+SHORTEST_BODY_S = 10
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"trailer"})
 
 
 class Payer:
@@ -56,14 +57,16 @@ class Payer:
         storefront: Storefront,
         public_url: str,
         limits: Limits,
-        receipt_key: bytes,
+        receipts: Receipts,
         now_us: Callable[[], int],
+        local_path: Callable[[Scope], str],
     ) -> None:
+        self._local_path = local_path
         self._cashier = cashier
         self._storefront = storefront
         self._public_url = public_url.rstrip("/")
         self._limits = limits
-        self._receipt_key = receipt_key
+        self.receipts = receipts
         self._now_us = now_us
         self._challenges: dict[Challenge, Reply] = {}
 
@@ -119,7 +122,7 @@ class Payer:
             await problem(400, error.code, str(error)).send(send, head=head)
             return
         assert signed is not None
-        ask = self._ask(admitted, scope)
+        ask = self._ask(admitted, scope, signed)
         try:
             opened = await cashier.open(
                 ask, signed, self._storefront.quotes(admitted.action.name), self._storefront.priced
@@ -134,23 +137,47 @@ class Payer:
             await self._flow(app, cashier, opened, admitted, scope, receive, send)
         elif isinstance(opened, OpenPayment):
             await self._work(app, cashier, opened, admitted, scope, receive, send)
-        elif opened.why is Why.REOPENED and opened.row is not None and _is_owed(opened.row, admitted):
-            await self._prepaid(app, cashier, opened.row, admitted, scope, receive, send)
-        elif opened.row is not None and await self.is_due_again(opened):
-            again = self._again_for(cashier, opened.row, admitted)
-            await again.serve(app, scope, receive, send)
         else:
-            await self._declined(opened, admitted.action, scope, receive, send)
+            await self._repeated(app, cashier, opened, admitted, scope, receive, send)
 
-    def _ask(self, admitted: Admitted, scope: Scope) -> Ask:
+    async def _repeated(
+        self,
+        app: App,
+        cashier: Cashier,
+        declined: Declined,
+        admitted: Admitted,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a payment that opens no new work: it was taken before, or is refused."""
+        row = declined.row
+        try:
+            due_again = row is not None and await self.is_due_again(declined)
+        except StoreError as error:
+            log.error("what is kept for a payment could not be read: %s", error)
+            await PENDING.send(send, head=scope["method"] == "HEAD")
+            return
+        if declined.why is Why.REOPENED and row is not None and _is_owed(row, admitted):
+            await self._prepaid(app, cashier, row, admitted, scope, receive, send)
+        elif row is not None and due_again:
+            await self._again_for(cashier, row, admitted).serve(app, scope, receive, send)
+        else:
+            await self._declined(declined, admitted.action, scope, receive, send)
+
+    def _ask(self, admitted: Admitted, scope: Scope, signed: SignedPayment) -> Ask:
         target = scope.get("raw_path") or scope["path"].encode()
         query = scope.get("query_string", b"")
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         binding = binding_digest(method, target + b"?" + query if query else target)
-        client = scope.get("client")
-        return self.ask(
-            admitted, self._public_url + scope["path"], binding, None if client is None else client[0]
+        path, client = self._local_path(scope), scope.get("client")
+        ask = self.ask(
+            admitted, resource_url(self._public_url, path), binding, None if client is None else client[0]
         )
+        if BAZAAR not in signed.extensions:
+            return ask
+        # Buyers send the offer's declaration back; facilitators are told it in the seller's own words.
+        return ask._replace(declared=self._storefront.declared(admitted.action.name, method, path))
 
     def ask(self, admitted: Admitted, url: str, binding: bytes, client: str | None) -> Ask:
         """An admitted request as the cashier takes it; `binding` is what its payment is good for."""
@@ -215,9 +242,8 @@ class Payer:
         if not taken:
             await RUNNING.send(send, head=scope["method"] == "HEAD")
             return
-        receiver = Receiver(receive)
-        receiver.watch_body(self._limits.max_body_bytes)
-        answer = PrepaidAnswer(cashier, row, admitted, self._limits, self.receipt_url(row.id), self._now_us)
+        receiver = self._watched(receive)
+        answer = PrepaidAnswer(cashier, row, admitted, self._limits, self.receipts.url(row.id), self._now_us)
         await answer.serve(app, scope, receiver, send)
 
     # --- streams that are measured ----------------------------------------------------------------
@@ -234,9 +260,8 @@ class Payer:
     ) -> None:
         """Let a measured answer flow, and settle what it used with its end."""
         usage = scope[SCOPE_KEY] = Usage(admitted, "x402", opened)
-        receiver = Receiver(receive)
-        receiver.watch_body(self._limits.max_body_bytes)
-        url = self.receipt_url(opened.id)
+        receiver = self._watched(receive, opened)
+        url = self.receipts.url(opened.id)
         expiry = asyncio.timeout(None)
         stream = PaidStream(
             *(send, cashier, opened, Meter(opened.action, usage), receiver, url, used_reply(url)),
@@ -248,11 +273,11 @@ class Payer:
         except BaseException as error:
             await stream.finish("the application failed")
             cut_off = isinstance(error, TimeoutError) and expiry.expired()
-            if not cut_off and not isinstance(error, BodyTooLarge):
+            if not cut_off and not isinstance(error, BodyRefused):
                 raise
         await stream.finish("the application did not answer")
-        if receiver.too_large and not stream.begun:
-            await self._too_large().send(send)
+        if receiver.refused is not None and not stream.begun:
+            await receiver.refused.send(send)
 
     # --- the work and its answer ------------------------------------------------------------------
 
@@ -268,8 +293,7 @@ class Payer:
     ) -> None:
         usage = Usage(admitted, "x402", opened)
         scope[SCOPE_KEY] = usage
-        receiver = Receiver(receive)
-        receiver.watch_body(self._limits.max_body_bytes)
+        receiver = self._watched(receive, opened)
         concluded = False
 
         async def conclude() -> None:
@@ -285,9 +309,9 @@ class Payer:
             try:
                 await app(scope, receiver, answer.send)
             except Exception:
-                if concluded or not receiver.too_large:
+                if concluded or receiver.refused is None:
                     raise
-                log.info("a payer's body was larger than limits.max_body_bytes")
+                log.info("a payer's body was too large or too slow")
             await conclude()
         except BaseException:
             if not concluded:
@@ -331,7 +355,7 @@ class Payer:
                 receiver.body_digest,
             )
             if isinstance(outcome, Receipt):
-                await answer.release(send, receipt_headers(outcome, self.receipt_url(opened.id)))
+                await answer.release(send, receipt_headers(outcome, self.receipts.url(opened.id)))
             else:
                 await self._declined(outcome, admitted.action, scope, receiver, send)
         except StoreError as error:
@@ -342,7 +366,7 @@ class Payer:
         self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
     ) -> int | None:
         """The units to settle, or None where nothing is charged."""
-        if answer.start is None or receiver.too_large:
+        if answer.start is None or not answer.whole or receiver.refused is not None:
             return None
         messages = answer.messages() if action.variable else ()
         units = measured_units(action, usage, answer.start, messages)
@@ -352,19 +376,25 @@ class Payer:
 
     async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
         """The application's own answer, which nothing is charged for."""
-        if receiver.too_large:
-            await self._too_large().send(send)
+        if receiver.refused is not None:
+            await receiver.refused.send(send)
         else:
             await answer.release(send)
 
-    def _too_large(self) -> Reply:
-        limit = self._limits.max_body_bytes
-        return problem(413, "body_too_large", f"The body may have at most {limit} bytes.")
+    def _watched(self, receive: Receive, payment: OpenPayment | None = None) -> Receiver:
+        """The request's body, bounded in size and time: the last of a payment's validity is for the work."""
+        within_s = self._limits.body_time_us / 1_000_000
+        if payment is not None:
+            left_s = payment.signed.valid_before_s - self._now_us() // 1_000_000
+            within_s = min(within_s, max(SHORTEST_BODY_S, left_s - self.cashier.settings.min_validity_s))
+        receiver = Receiver(receive)
+        receiver.watch_body(self._limits.max_body_bytes, within_s)
+        return receiver
 
     # --- refusals and repeats ---------------------------------------------------------------------
 
     def _challenge(self, action: Action, scope: Scope, reason: str) -> Reply:
-        challenge = self._storefront.challenge(action.name, scope["method"], scope["path"], reason)
+        challenge = self._storefront.challenge(action.name, scope["method"], self._local_path(scope), reason)
         reply = self._challenges.get(challenge)
         if reply is None:
             if len(self._challenges) >= KEPT:
@@ -416,7 +446,7 @@ class Payer:
 
     def _again_for(self, cashier: Cashier, row: PaymentRow, admitted: Admitted) -> Again:
         replies = Replies(ELSEWHERE, RUNNING, PENDING)
-        return Again(cashier, row, admitted, self._limits, self.receipt_url(row.id), replies, self._now_us)
+        return Again(cashier, row, admitted, self._limits, self.receipts.url(row.id), replies, self._now_us)
 
     async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
         """Status, encoded headers and body of the answer kept for a payment; None: not kept, or no longer."""
@@ -428,35 +458,21 @@ class Payer:
 
     async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
         """The answer kept for a payment that settled before."""
-        if row.body_digest is not None and not await _same_body(row.body_digest, receive, self._limits):
-            return ELSEWHERE
-        url = self.receipt_url(row.id)
+        receiver = self._watched(receive)
+        if row.body_digest is not None and not await _same_body(row.body_digest, receiver):
+            return receiver.refused or ELSEWHERE
+        url = self.receipts.url(row.id)
         added = receipt_headers(receipt_of(row), url)
-        kept = await self.kept(row.id)
+        try:
+            kept = await self.kept(row.id)
+        except StoreError as error:
+            log.error("the answer kept for a payment could not be read: %s", error)
+            return PENDING
         if kept is None:
             return used_reply(url, added[:2])
         status, headers, body = kept
-        lasting = [pair for pair in decode_headers(headers) if pair[0].lower() != b"content-length"]
+        lasting = [pair for pair in decode_headers(headers) if pair[0].lower() not in _FRAMING]
         return Reply(status, tuple(with_receipt(lasting, added)), body)
-
-    # --- receipts ---------------------------------------------------------------------------------
-
-    def receipt_url(self, identifier: bytes) -> str:
-        """Where a payer reads about its payment; the tag makes the address unguessable."""
-        return f"{self._public_url}{RECEIPT_PATH}{payment_text(identifier)}.{self._tag(identifier)}"
-
-    def payment_of(self, token: str) -> bytes | None:
-        """The payment a receipt address names, if it is one of ours."""
-        text, _, tag = token.partition(".")
-        try:
-            identifier = bytes.fromhex(text.removeprefix("pay_"))
-        except ValueError:
-            return None
-        good = hmac.compare_digest(tag.encode(), self._tag(identifier).encode())
-        return identifier if good and text.startswith("pay_") else None
-
-    def _tag(self, identifier: bytes) -> str:
-        return hmac.new(self._receipt_key, identifier, hashlib.sha256).hexdigest()[:32]
 
 
 def _is_owed(row: PaymentRow, admitted: Admitted) -> bool:
@@ -467,16 +483,14 @@ def _is_owed(row: PaymentRow, admitted: Admitted) -> bool:
 def _why_released(answer: PaidAnswer, usage: Usage) -> str:
     if usage.voided is not None:
         return f"voided: {usage.voided[:200]}"
-    return f"not billed: status {answer.status}"
+    return f"not billed: status {answer.status}" if answer.whole else "the application did not answer"
 
 
-async def _same_body(digest: bytes, receive: Receive, limits: Limits) -> bool:
+async def _same_body(digest: bytes, receiver: Receiver) -> bool:
     """Whether the body of a repeated request is the one the payment was made with."""
-    receiver = Receiver(receive)
-    receiver.watch_body(limits.max_body_bytes)
     try:
         while not receiver.complete and not receiver.gone:
             await receiver()
-    except BodyTooLarge:
+    except BodyRefused:
         return False
     return receiver.body_digest == digest

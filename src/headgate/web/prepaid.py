@@ -2,8 +2,8 @@
 
 The payment is settled and booked; now the work is owed until it was served once with an answer that is
 billed. If it fails the payer has the application's own answer with its receipt, and the same payment opens
-the work again, uncharged (contract §4). A declared stream flows; any other answer is whole before it leaves,
-so that it can be kept. A stream whose client hung up after its first byte was served.
+the work again, uncharged (contract §4). A declared stream flows, and an answer that is too large to be kept;
+any other is whole before it leaves. A stream whose client hung up after its first byte was served.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ from headgate.store.operations import KeptAnswer
 from headgate.web.again import PaidBefore
 from headgate.web.measure import take_units_header
 from headgate.web.paid import encode_headers, receipt_headers, with_receipt
-from headgate.web.problems import App, Message, Scope, Send, is_last, problem
-from headgate.web.receiver import BodyTooLarge, Receiver
+from headgate.web.problems import App, Message, Scope, Send, is_last, problem, with_added
+from headgate.web.receiver import BodyRefused, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
 from headgate.x402 import wire
 
 log = logging.getLogger("headgate.web")
+FAILED = problem(
+    500,
+    "paid_work_failed",
+    "The work failed after it was paid for. Send the same payment again: it opens the work, uncharged.",
+)
 
 
 def settles_first(action: Action) -> bool:
@@ -63,21 +68,24 @@ class PrepaidAnswer:
     async def serve(self, app: App, scope: Scope, receiver: Receiver, send: Send) -> None:
         """Do the work that was paid for."""
         assert self._row.authorization_json is not None
-        signed = wire.parse(self._row.authorization_json)
+        signed = wire.parse_kept(self._row.authorization_json)
         usage = Usage(self._admitted, "x402", PaidBefore(self._row.id, signed, self._admitted.action))
         scope[SCOPE_KEY] = usage
         self._send, self._usage, self._receiver = send, usage, receiver
         try:
             await app(scope, receiver, self._take)
-        except BodyTooLarge:
-            log.info("a payer's body was larger than limits.max_body_bytes")
-        except BaseException:
+        except BodyRefused:
+            log.info("a payer's body was too large or too slow")
+        except BaseException as error:
             await self._fail("the application failed")
+            if isinstance(error, Exception) and not self._begun:
+                # The payer must learn that it has paid, and that the same payment opens the work again.
+                self._begun = True
+                await with_added(FAILED, self._added).send(send)
             raise
         await self._fail("the application did not finish its answer")
-        if receiver.too_large and not self._begun:
-            limit = self._limits.max_body_bytes
-            await problem(413, "body_too_large", f"The body may have at most {limit} bytes.").send(send)
+        if receiver.refused is not None and not self._begun:
+            await receiver.refused.send(send)
 
     async def _take(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -87,7 +95,7 @@ class PrepaidAnswer:
             message["headers"] = with_receipt(message.get("headers", ()), self._added)
         elif self._start is None:
             await self._send(message)
-        elif not self._receiver.too_large:
+        elif self._receiver.refused is None:
             await self._body_message(self._start, message)
 
     async def _body_message(self, start: Message, message: Message) -> None:
@@ -96,7 +104,7 @@ class PrepaidAnswer:
         self._held.append(message)
         if last:
             await self._conclude(start)
-        if last or self._flows:
+        if last or self._flows or self._body is None:
             held, self._held = self._held, []
             for one in held if self._begun else (start, *held):
                 self._begun = True

@@ -30,6 +30,7 @@ _TITLES = {
     402: "Payment required",
     403: "Forbidden",
     404: "Not found",
+    408: "Request timeout",
     409: "Conflict",
     413: "Content too large",
     429: "Allowance exhausted",
@@ -58,14 +59,22 @@ class Reply:
     _sent: Headers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        length = (b"content-length", str(len(self.body)).encode())
-        object.__setattr__(self, "_sent", (*self.headers, length))
+        length = ((b"content-length", str(len(self.body)).encode()),)
+        without = self.status in (204, 304)  # RFC 9110 §8.6
+        object.__setattr__(self, "_sent", (*self.headers, *(() if without else length)))
 
     async def send(self, send: Send, *, head: bool = False) -> None:
         """Send it; without its body where the request was a HEAD."""
         # A list of its own each time: layers outside may add to it.
         await send({"type": "http.response.start", "status": self.status, "headers": list(self._sent)})
         await send({"type": "http.response.body", "body": b"" if head else self.body})
+
+
+def with_added(reply: Reply, added: Headers) -> Reply:
+    """The same answer with headers added."""
+    names = {name.lower() for name, _ in added}
+    kept = tuple(pair for pair in reply.headers if pair[0].lower() not in names)
+    return Reply(reply.status, (*kept, *added), reply.body)
 
 
 def problem(

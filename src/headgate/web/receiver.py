@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from headgate.web.problems import Message, Receive
+from headgate.web.problems import Message, Receive, Reply, problem
 
 
-class BodyTooLarge(Exception):
-    """A payer's request body is larger than the configured bound."""
+class BodyRefused(Exception):
+    """A payer's request body is larger, or comes more slowly, than it may."""
 
 
 class Receiver:
-    """Stands in for the server's `receive`: sees disconnects, and for payers digests and bounds the body."""
+    """Stands in for the server's `receive`: sees disconnects, and for payers digests and bounds the body.
 
-    __slots__ = ("_digest", "_kept", "_limit", "_receive", "_size", "complete", "gone")
+    `refused` is what the payer is answered if its body went over a bound.
+    """
+
+    __slots__ = ("_digest", "_kept", "_limit", "_receive", "_size", "_until", "complete", "gone", "refused")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -23,18 +26,16 @@ class Receiver:
         self._digest: hashlib._Hash | None = None
         self._limit = 0
         self._size = 0
+        self._until = 0.0
         self.complete = False
         self.gone = False
+        self.refused: Reply | None = None
 
-    def watch_body(self, limit: int) -> None:
-        """From now on digest the body as the handler reads it, and stop at `limit` bytes."""
+    def watch_body(self, limit: int, within_s: float) -> None:
+        """From now on digest the body as the handler reads it; stop at `limit` bytes, or after `within_s`."""
         self._digest = hashlib.sha256()
         self._limit = limit
-
-    @property
-    def too_large(self) -> bool:
-        """Whether the body went over its bound."""
-        return self._digest is not None and self._size > self._limit
+        self._until = asyncio.get_running_loop().time() + within_s
 
     @property
     def body_digest(self) -> bytes | None:
@@ -42,9 +43,27 @@ class Receiver:
         return self._digest.digest() if self._digest is not None and self.complete else None
 
     async def __call__(self) -> Message:
-        message = self._kept.pop(0) if self._kept else await self._receive()
+        if self._kept:
+            message = self._kept.pop(0)
+        elif self._digest is None or self.complete:
+            message = await self._receive()
+        else:
+            message = await self._receive_in_time()
         self._note(message)
         return message
+
+    async def _receive_in_time(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._until):
+                return await self._receive()
+        except TimeoutError:
+            self.refused = self.refused or problem(
+                408,
+                "body_too_slow",
+                "The body did not arrive in time, and nothing was charged. Send it faster; the same payment "
+                "can be used again while it is valid for long enough.",
+            )
+            raise BodyRefused from None
 
     def _note(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
@@ -55,7 +74,10 @@ class Receiver:
                 body = message.get("body", b"")
                 self._size += len(body)
                 if self._size > self._limit:
-                    raise BodyTooLarge
+                    self.refused = problem(
+                        413, "body_too_large", f"The body may have at most {self._limit} bytes."
+                    )
+                    raise BodyRefused
                 self._digest.update(body)
 
     def hung_up(self) -> bool | None:

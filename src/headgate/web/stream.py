@@ -69,6 +69,7 @@ class StreamedAnswer:
             await self._send(self._start)
             for message in messages:
                 await self._take(message)
+            await self._note()
         except BaseException:  # it is on disk, and nobody else knows of it yet: it ends here
             await self.finish()
             raise
@@ -92,14 +93,27 @@ class StreamedAnswer:
             if not await self._end(self._meter.billable(int(self._start["status"]))):
                 return
             if self._kept is not None:
-                await self._send(self._kept)
-            await self._send(message)
+                await self._pass(self._kept)
+            await self._pass(message)
         elif not self._sized:
-            await self._send(message)
+            await self._pass(message)
         else:
             before, self._kept = self._kept, message
             if before is not None:
-                await self._send(before)
+                await self._pass(before)
+
+    async def _pass(self, message: Message) -> None:
+        await self._send(message)
+        self._meter.passed(message)
+
+    async def _note(self) -> None:
+        """From the first byte on the disk says what to book; then it is told every few seconds."""
+        if self._ended or not self._meter.sent:
+            return
+        try:
+            await self._desk.streams.note(self._admitted.request_id)
+        except StoreError as error:
+            log.error("a stream's measure could not be written down: %s", error)
 
     async def _end(self, units: int | None) -> bool:
         """Book the stream, or (None) give its hold back; False: it could not be booked yet."""

@@ -5,6 +5,7 @@ Pure: a status and a body go in, a result or one of two errors comes out.
                        verify                              settle
     200, well formed   Verified | Refused                  Settled | Refused | Unverified
     4xx, says no       Refused                             Refused
+    says no, after or perhaps after a broadcast            Refused, doubtful
     anything else      FacilitatorUnreachable (ask again)  FacilitatorUncertain (ask what became of it)
 
 A success with an empty or malformed transaction, or with another network, payer or amount than asked for, is
@@ -33,6 +34,13 @@ REFUSED = "payment_refused"
 
 _VERIFY_FAULTS = frozenset({"unexpected_verify_error"})
 _SETTLE_UNDECIDED = frozenset({"settlement_pending", "unexpected_settle_error"})
+_SETTLE_DOUBTFUL = frozenset({
+    "transaction_failed",  # also said of a broadcast that was not waited for, or failed in ways unknown
+    "invalid_transaction_state",
+    "invalid_exact_evm_transaction_failed",
+    "invalid_upto_evm_transaction_failed",
+})  # fmt: skip
+"""Refusals to settle after which the transfer may still come; so may any that names a transaction."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}")
@@ -46,13 +54,13 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The facilitator says no: `reason` is a code of the protocol or `payment_refused`.
+    """The facilitator says no; `reason` is one of the protocol's, or REFUSED.
 
-    `transaction` is what it broadcast before it said so, if anything.
+    `doubtful`: something was broadcast, or may have been, so the transfer may still come.
     """
 
     reason: str
-    transaction: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +142,8 @@ class _SupportedKind(msgspec.Struct, rename="camel"):
 
 class _SupportedAnswer(msgspec.Struct):
     kinds: list[_SupportedKind]
-    extensions: list[Any] = []
-    signers: dict[str, list[str]] = {}
+    extensions: list[Any] | None = None
+    signers: dict[str, list[str]] | None = None
 
 
 _VERIFY = msgspec.json.Decoder(_VerifyAnswer)
@@ -180,7 +188,8 @@ def settle_answer(
         if answer.error_reason in _SETTLE_UNDECIDED:
             raise FacilitatorUncertain(_unusable(who, "settle", status, body))
         log.warning("%s refused to settle a payment: %s", who, quoted(body))
-        return Refused(reason_code(answer.error_reason), transaction)
+        doubtful = bool(transaction) or answer.error_reason in _SETTLE_DOUBTFUL
+        return Refused(reason_code(answer.error_reason), doubtful)
     differs = _differs(answer, transaction, payer, network, amount_micros)
     if differs is not None:
         log.error("%s says it settled, but with another %s than asked: %s", who, differs, quoted(body))
@@ -214,8 +223,8 @@ def supported_answer(who: str, status: int, body: bytes) -> Supported:
     kinds = tuple(
         Kind(kind.scheme, kind.network, kind.extra or {}) for kind in answer.kinds if kind.x402_version == 2
     )
-    extensions = tuple(each for each in answer.extensions if isinstance(each, str))
-    return Supported(kinds, {name: tuple(each) for name, each in answer.signers.items()}, extensions)
+    extensions = tuple(each for each in answer.extensions or () if isinstance(each, str))
+    return Supported(kinds, {name: tuple(each) for name, each in (answer.signers or {}).items()}, extensions)
 
 
 def reason_code(reason: str | None) -> str:

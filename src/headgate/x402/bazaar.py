@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headgate.model.catalog import Route
+from headgate.model.path_pattern import parse_pattern, path_expression
 
 BAZAAR = "bazaar"
 QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE"})
@@ -20,27 +21,29 @@ VALUE_LIMIT = 200
 
 Json = dict[str, Any]
 _WILD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+_RUNS_ON = re.compile(r"[A-Za-z0-9_]")  # text behind a `:name` that would be read as part of the name
 _TEMPLATE = re.compile(r"/[A-Za-z0-9_/:.\-~%]+")
 _TEXT = re.compile(r"text/|.*[/+](?:xml|yaml)\b")
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePath:
-    """A route's path, taken apart: `names` of its wildcards, and an expression with a group for each."""
+    """A route's path, taken apart: `names` of its wildcards, and an expression with a group for each.
+
+    `longer` is how many characters of a group are not the wildcard's.
+    """
 
     names: tuple[str, ...]
     expression: re.Pattern[str]
+    longer: tuple[int, ...]
     template: str | None
 
     @classmethod
     def of(cls, route: Route) -> RoutePath:
         """Take it apart; `template` is spelled `/files/:name`, and None where that would be misread."""
         parts = _WILD.split(route.pattern)
-        literals, names, kinds = parts[::3], parts[1::3], parts[2::3]
-        groups = ["(.*)" if kind == "path" else "([^/]+)" for kind in kinds]
-        expression = "".join(
-            re.escape(literal) + group for literal, group in zip(literals, [*groups, ""], strict=True)
-        )
+        literals, names = parts[::3], parts[1::3]
+        expression, longer = path_expression(parse_pattern(route.pattern).parts)
         template = "".join(
             literal + (f":{name}" if name else "")
             for literal, name in zip(literals, [*names, ""], strict=True)
@@ -48,17 +51,23 @@ class RoutePath:
         readable = (
             bool(names)
             and not any(":" in literal for literal in literals)
+            and not any(_RUNS_ON.match(literal) for literal in literals[1:])
             and ".." not in template
             and _TEMPLATE.fullmatch(template) is not None
         )
-        return cls(tuple(names), re.compile(expression, re.DOTALL), template if readable else None)
+        compiled = re.compile(expression, re.DOTALL)
+        return cls(tuple(names), compiled, tuple(longer), template if readable else None)
 
     def values(self, path: str) -> dict[str, str]:
         """What stands in a path for each wildcard; empty where the path is no such path, or very long."""
         found = self.expression.fullmatch(path) or self.expression.fullmatch(path.removesuffix("/"))
-        if found is None or any(len(value) > VALUE_LIMIT for value in found.groups()):
+        if found is None:
             return {}
-        return dict(zip(self.names, found.groups(), strict=True))
+        groups = zip(found.groups(), self.longer, strict=True)
+        values = [group[: len(group) - longer] for group, longer in groups]
+        if any(len(value) > VALUE_LIMIT for value in values):
+            return {}
+        return dict(zip(self.names, values, strict=True))
 
 
 def declaration(route: Route, path: str, mime_type: str = "application/json") -> Json | None:

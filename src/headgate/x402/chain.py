@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from headgate.model.assets import Asset
@@ -47,18 +48,19 @@ UNFINAL_BLOCKS = 128
 _PERMIT = "((address,uint256),uint256,uint256)"
 _PERMIT_2612 = "(uint256,uint256,bytes32,bytes32,uint8)"
 _UPTO_WITNESS, _EXACT_WITNESS = "(address,address,uint256)", "(address,uint256)"
-# Where the permit's nonce and the owner stand in a proxy's call, in words after the selector.
-_NONCE_AND_OWNER: dict[tuple[str, str], tuple[int, int]] = {
-    (UPTO_PROXY.lower(), _selector(f"settle({_PERMIT},uint256,address,{_UPTO_WITNESS},bytes)")): (2, 5),
+# Where what was signed stands in a proxy's call, in words after the selector: the first word of the permit
+# (token, amount, nonce, deadline), the owner, and the first word of the witness.
+_SIGNED_AT: dict[tuple[str, str], tuple[int, int, int]] = {
+    (UPTO_PROXY.lower(), _selector(f"settle({_PERMIT},uint256,address,{_UPTO_WITNESS},bytes)")): (0, 5, 6),
     (
         UPTO_PROXY.lower(),
         _selector(f"settleWithPermit({_PERMIT_2612},{_PERMIT},uint256,address,{_UPTO_WITNESS},bytes)"),
-    ): (7, 10),
-    (EXACT_PROXY.lower(), _selector(f"settle({_PERMIT},address,{_EXACT_WITNESS},bytes)")): (2, 4),
+    ): (5, 10, 11),
+    (EXACT_PROXY.lower(), _selector(f"settle({_PERMIT},address,{_EXACT_WITNESS},bytes)")): (0, 4, 5),
     (
         EXACT_PROXY.lower(),
         _selector(f"settleWithPermit({_PERMIT_2612},{_PERMIT},address,{_EXACT_WITNESS},bytes)"),
-    ): (7, 9),
+    ): (5, 9, 10),
 }
 
 
@@ -114,7 +116,7 @@ class Canceled:
 
 @dataclass(frozen=True, slots=True)
 class UsedElsewhere:
-    """The nonce paid somebody else, `to`."""
+    """The nonce is used by something else that its payer signed: it paid somebody else, or not as signed."""
 
     transaction: str
     to: str
@@ -234,12 +236,25 @@ class Chain:
         return _paid_or_elsewhere(payment, after[0] if after else transfers[-1], final)
 
     async def _permit2_fate(self, payment: SignedPayment, head: Head, first: int) -> Fate | None:
-        """Permit2 logs no nonce: transfers of the payer are looked through for the call that names it."""
+        """Permit2 logs no nonce: transfers of the payer are looked through for the call that names it.
+
+        Only a call of the official proxies with exactly what was signed is a payment: the payer chooses the
+        nonce, and can sign other permits with it.
+        """
         sender = "0x" + _padded(payment.payer)
         async for found in self._logs(payment.asset_text, [TRANSFER, sender], first, head.latest.number):
             call = await self._node.call("eth_getTransactionByHash", found["transactionHash"])
-            if isinstance(call, dict) and _spends(call, payment):
-                return _paid_or_elsewhere(payment, found, _number(found["blockNumber"]) <= head.final.number)
+            if not isinstance(call, dict):
+                raise ChainError(
+                    f"the node knows a log of {found['transactionHash']} but not the transaction"
+                )
+            final = _number(found["blockNumber"]) <= head.final.number
+            match _spends(call, payment):
+                case Spent.AS_SIGNED:
+                    return _paid_or_elsewhere(payment, found, final)
+                case Spent.OTHERWISE:
+                    transaction, to = found["transactionHash"].lower(), "0x" + found["topics"][2][26:].lower()
+                    return UsedElsewhere(transaction, to, _integer(bytes.fromhex(found["data"][2:])), final)
         word, bit = divmod(int.from_bytes(payment.nonce, "big"), 256)
         async for found in self._logs(PERMIT2, [NONCES_INVALIDATED, sender], first, head.latest.number):
             data = bytes.fromhex(found["data"][2:])
@@ -284,18 +299,38 @@ class Chain:
             raise ChainError(f"the node answered a call of {to} with no bytes") from error
 
 
-def _spends(call: Json, payment: SignedPayment) -> bool:
-    """Whether a transaction's call spends the payment's Permit2 nonce.
+class Spent(Enum):
+    """What a transaction's call has to do with a payment's Permit2 nonce."""
 
-    The official proxies' own calls are read exactly. Anything else (a wallet's bundle, a multicall) spends it
-    if it carries both the nonce and the payer: the bitmap already says that the nonce is spent.
-    """
-    data = bytes.fromhex(call["input"][2:])
-    place = _NONCE_AND_OWNER.get(((call.get("to") or "").lower(), "0x" + data[:4].hex()))
-    if place is not None:
-        nonce, owner = (data[4 + 32 * word :][:32] for word in place)
-        return nonce == payment.nonce and owner[12:] == payment.payer
-    return payment.nonce in data and payment.payer in data
+    AS_SIGNED = "as signed"  # it settles what the payer signed for the seller
+    OTHERWISE = "otherwise"  # it settles another permit that the payer signed with the same nonce
+    NOT = "not"  # nothing says that it has to do with it
+
+
+def _spends(call: Json, payment: SignedPayment) -> Spent:
+    data, to = bytes.fromhex(call["input"][2:]), (call.get("to") or "").lower()
+    places = _SIGNED_AT.get((to, "0x" + data[:4].hex()))
+    if places is None:
+        return Spent.NOT
+
+    def words(first: int, count: int) -> list[bytes]:
+        return [data[4 + 32 * word :][:32] for word in range(first, first + count)]
+
+    permit, owner, witness = places
+    token, amount, nonce, deadline = words(permit, 4)
+    if nonce != payment.nonce or words(owner, 1) != [bytes(12) + payment.payer]:
+        return Spent.NOT
+    witnessed = [bytes(12) + payment.pay_to]
+    if payment.witness_facilitator is not None:
+        witnessed.append(bytes(12) + payment.witness_facilitator)
+    witnessed.append(payment.valid_after_s.to_bytes(32, "big"))
+    signed = [
+        bytes(12) + (payment.token or b""),
+        payment.amount.to_bytes(32, "big"),
+        payment.valid_before_s.to_bytes(32, "big"),
+    ]
+    as_signed = [token, amount, deadline] == signed and words(witness, len(witnessed)) == witnessed
+    return Spent.AS_SIGNED if as_signed else Spent.OTHERWISE
 
 
 def _is_transfer(log: Json, asset: str, sender: bytes) -> bool:
@@ -312,7 +347,8 @@ def _paid_or_elsewhere(payment: SignedPayment, transfer: Json, final: bool) -> P
     to = bytes.fromhex(transfer["topics"][2][26:])
     value = _integer(bytes.fromhex(transfer["data"][2:]))
     transaction = transfer["transactionHash"].lower()
-    if to != payment.pay_to:
+    another = payment.transfer is Transfer.EIP3009 and value != payment.amount
+    if to != payment.pay_to or another:  # the same nonce can be signed twice, the second time for less
         return UsedElsewhere(transaction, "0x" + to.hex(), value, final)
     return Paid(transaction, _number(transfer["blockNumber"]), _number(transfer["logIndex"]), value, final)
 

@@ -21,6 +21,8 @@ from headgate.model.offer import Offer, Reason, SignedPayment, Transfer, address
 PERMIT2: Final = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
 EXACT_PROXY: Final = "0x402085c248EeA27D92E8b30b2C58ed07f9E20001"
 UPTO_PROXY: Final = "0x4020A4f3b7b90ccA423B9fabCc0CE57C6C240002"
+LONGEST_VALIDITY_S: Final = 2 * 86_400
+"""Twice what an offer may ask for at most: clients that add something of their own still pay."""
 HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 _UPTO_PROXY_ADDRESS = address_bytes(UPTO_PROXY)
@@ -44,9 +46,9 @@ def check_locally(
     """Why this payment cannot be good for this offer, or None if it may be (contract §4 step 3).
 
     Precedence: scheme and kind of message, network, token, spender, who settles, recipient, amount, not yet
-    valid, too little validity left, blocked payer, signature; the cheapest first. `min_validity_s` must be
-    left for the work and its settlement; `skew_s` is how far in our future a payment may begin, for buyers
-    whose clock is ahead. `blocked` holds payers' 20 bytes.
+    valid, too little validity left, too much of it, blocked payer, signature; the cheapest first.
+    `min_validity_s` must be left for the work and its settlement; `skew_s` is how far in our future a payment
+    may begin, for buyers whose clock is ahead. `blocked` holds payers' 20 bytes.
     """
     return (
         _check_terms(payment, offer)
@@ -84,6 +86,8 @@ def _check_time(payment: SignedPayment, now_s: int, min_validity_s: int, skew_s:
         return Reason.PERMIT2_NOT_YET_VALID if permit2 else Reason.NOT_YET_VALID
     if payment.valid_before_s <= now_s + min_validity_s:
         return Reason.PERMIT2_EXPIRED if permit2 else Reason.EXPIRED
+    if payment.valid_before_s > now_s + skew_s + LONGEST_VALIDITY_S:
+        return Reason.VALID_TOO_LONG  # its outcome could stay open for as long
     return None
 
 

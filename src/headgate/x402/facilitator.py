@@ -225,7 +225,8 @@ class GuardedFacilitator:
             raise
         if isinstance(result, Settled):
             self.settling = self.settling.succeeded()
-        elif isinstance(result, Unverified) or result.reason in _ITS_OWN_FAULT:
+        elif isinstance(result, Unverified) or result.doubtful or result.reason == REFUSED:
+            # None of them says anything about the payer: repeated, they mean that it cannot settle.
             self.settling = self.settling.failed(self._now_us())
         return result
 
@@ -236,12 +237,6 @@ class GuardedFacilitator:
     async def close(self) -> None:
         """See Facilitator."""
         await self._facilitator.close()
-
-
-_ITS_OWN_FAULT = frozenset(
-    {REFUSED, "transaction_failed", "invalid_transaction_state", "invalid_upto_evm_transaction_failed"}
-)
-"""Refusals to settle that say nothing about the payer: repeated, they mean the facilitator cannot settle."""
 
 
 def _question(payment: Json, requirements: Json) -> bytes:

@@ -7,10 +7,12 @@ The header is kept under HEADER_LIMIT: longer ones broke proxies and clients in 
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -39,7 +41,26 @@ PAYMENT_IDENTIFIER_EXTENSION: Mapping[str, Any] = {
 }
 """What an offer declares so that buyers may name their payment; honoured, never required."""
 
+EIP2612_GAS_SPONSORING = "eip2612GasSponsoring"
+GAS_SPONSORING = (EIP2612_GAS_SPONSORING, "erc20ApprovalGasSponsoring")
+"""Extensions by which a buyer lets the facilitator approve Permit2 for it; their content is the buyer's."""
+EIP2612_GAS_SPONSORING_EXTENSION: Mapping[str, Any] = {
+    "info": {"description": "Permit2 is approved with a signed EIP-2612 permit; no gas.", "version": "1"},
+    "schema": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            name: {"type": "string"}
+            for name in ("from", "asset", "spender", "amount", "nonce", "deadline", "signature", "version")
+        },
+        "required": ["from", "asset", "spender", "amount", "nonce", "deadline", "signature", "version"],
+    },
+}
+"""What an `upto` offer declares where the facilitator takes such permits: buyers send no transaction."""
+
 Json = dict[str, Any]
+_CUT_ESCAPE = re.compile(r"(?:%[0-9A-Fa-f]{2})*%[0-9A-Fa-f]?\Z|(?:%[89A-Fa-f][0-9A-Fa-f])+\Z")
+_PATH_SAFE = "/!$&'()*+,=:@~;"
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -69,9 +90,10 @@ def build_offers(
             amount_micros=action.x402_ceiling_micros,
             max_timeout_seconds=network.max_timeout_seconds,
             facilitator_address=network.facilitator_address if scheme is Scheme.UPTO else None,
+            gas_sponsored=network.gas_sponsored and scheme is Scheme.UPTO,
         )
         for network in sorted(networks, key=lambda each: each.asset.network not in POLYGON)
-        if (scheme is Scheme.EXACT or network.facilitator_address is not None)
+        if (network.takes_exact if scheme is Scheme.EXACT else network.facilitator_address is not None)
         and (not narrowed or network.asset.network in narrowed)
     )
 
@@ -112,10 +134,15 @@ def _extra(offer: Offer) -> Json:
     return extra
 
 
+def resource_url(public_url: str, path: str) -> str:
+    """The address of a resource: below the seller's own, its path encoded."""
+    return public_url + quote(path, safe=_PATH_SAFE)
+
+
 def resource_info(url: str, offer: Offer | None, mime_type: str) -> Json:
     """The resource sold (x402 v2 `ResourceInfo`). A very long URL is cut: it informs, and binds nothing."""
     return {
-        "url": url[:URL_LIMIT],
+        "url": url if len(url) <= URL_LIMIT else _CUT_ESCAPE.sub("", url[:URL_LIMIT]),
         "description": "" if offer is None else offer.description,
         "mimeType": mime_type,
     }
@@ -139,21 +166,28 @@ def payment_required(
 ) -> Challenge:
     """The 402 for a resource: `url` is the seller's public origin and the path asked for, without its query.
 
-    Until the header fits HEADER_LIMIT, texts are shortened and then extensions dropped, the last one first.
+    Until the header fits HEADER_LIMIT, texts are shortened, then extensions dropped, the last one first, and
+    last the address is cut to the seller's own: a stranger chooses the path, and has to get an answer.
 
     Raises:
         InputError: it cannot fit, because too many networks are offered at once.
     """
     declared = list((extensions or {}).items())
-    fewer = [(120, dict(declared[:count])) for count in range(len(declared), -1, -1)]
-    for text_limit, declared_now in ((DESCRIPTION_LIMIT, dict(declared)), *fewer, (0, {})):
-        body = _challenge_json(offers, url, mime_type, error, declared_now, text_limit)
+    fewer = [(url, 120, dict(declared[:count])) for count in range(len(declared), -1, -1)]
+    short: tuple[str, int, Json] = (_origin(url), 0, {})
+    for told, text_limit, declared_now in ((url, DESCRIPTION_LIMIT, dict(declared)), *fewer, short):
+        body = _challenge_json(offers, told, mime_type, error, declared_now, text_limit)
         if len(body) < HEADER_LIMIT * 3 // 4:
             return Challenge(b64encode(body), body)
     raise InputError(
         f"{len(offers)} offers need a PAYMENT-REQUIRED header of more than {HEADER_LIMIT} bytes, which many "
         "proxies refuse: offer fewer networks"
     )
+
+
+def _origin(url: str) -> str:
+    parts = url.split("/", 3)
+    return "/".join(parts[:3]) + "/" if len(parts) > 3 else url
 
 
 def _challenge_json(

@@ -22,7 +22,7 @@ import msgspec
 
 from headgate.model.errors import InputError, PaymentError
 from headgate.model.offer import Accepted, Offer, Scheme, SignedPayment, Transfer, address_bytes
-from headgate.x402.offer import PAYMENT_IDENTIFIER, requirements, resource_info
+from headgate.x402.offer import GAS_SPONSORING, PAYMENT_IDENTIFIER, requirements, resource_info
 
 HEADER_BYTES = 16 * 1024
 SIGNATURE_BYTES = 4 * 1024
@@ -80,11 +80,18 @@ def decode(value: bytes) -> SignedPayment:
 
 
 def parse(text: bytes) -> SignedPayment:
-    """The payment in JSON: a header's content, or a kept `facilitator_payload`. Raises as `decode` does."""
+    """The payment in a stranger's JSON, such as a header's content. Raises as `decode` does."""
     if text.count(b"{") + text.count(b"[") > MAX_BRACKETS:
         raise _unreadable("it has too many objects and lists")
+    return parse_kept(text)
+
+
+def parse_kept(text: bytes) -> SignedPayment:
+    """The payment in a `facilitator_payload` that was kept: our own JSON, which needs no bounds."""
     try:
         found = _JSON.decode(text.decode())
+        if b"\\u" in text:
+            _ENCODER.encode(found)  # half of a surrogate pair is no text: it could not be written again
     except (ValueError, RecursionError):
         raise _unreadable(
             "the header's content is not one JSON object in UTF-8 with unique members and whole numbers"
@@ -215,16 +222,33 @@ def _identifier(extensions: Mapping[str, Any]) -> str | None:
     return identifier
 
 
-def facilitator_payload(payment: SignedPayment, offer: Offer, *, url: str, mime_type: str) -> Json:
-    """The payment as `paymentPayload` for a facilitator: the buyer's signed message on the seller's terms."""
+def facilitator_payload(
+    payment: SignedPayment,
+    offer: Offer,
+    *,
+    url: str,
+    mime_type: str,
+    declared: Mapping[str, Any] | None = None,
+) -> Json:
+    """The payment as `paymentPayload` for a facilitator: the buyer's signed message on the seller's terms.
+
+    Of the buyer's extensions only what it alone can say travels on: the name of its payment, and with Permit2
+    the approval that the facilitator may pay the gas of. What the offer declares (`declared`), which buyers
+    send back, is the seller's own word again: facilitators list resources by it.
+    """
     body: Json = {
         "x402Version": 2,
         "payload": dict(payment.payload),
         "accepted": requirements(offer),
         "resource": resource_info(url, offer, mime_type),
     }
-    if payment.extensions:
-        body["extensions"] = dict(payment.extensions)
+    names = [PAYMENT_IDENTIFIER] if payment.identifier is not None else []
+    if payment.transfer is Transfer.PERMIT2:
+        names += GAS_SPONSORING
+    extensions = {name: payment.extensions[name] for name in names if name in payment.extensions}
+    extensions |= {name: said for name, said in (declared or {}).items() if name in payment.extensions}
+    if extensions:
+        body["extensions"] = extensions
     return body
 
 

@@ -6,6 +6,7 @@ every transfer to the seller is charged once, and nothing is charged that is not
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,20 @@ from typing import Any
 
 import httpx
 import pytest
+from eth_account.messages import encode_typed_data
 
 from headgate.model.calendar import AccountingCalendar
-from headgate.model.errors import InputError
+from headgate.model.errors import ChainError, InputError
 from headgate.model.payment import payment_text
 from headgate.service.facilitators import Witness
 from headgate.service.resolve import resolve_payment
 from headgate.service.verify import verify
 from headgate.x402.chain import Chain
 from headgate.x402.rpc import InProcessNode
+from tests.devnet.paying import AUTHORIZATION_FIELDS
 from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain
-from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, unpacked
-from tests.x402.buyer import PAYER, SEPOLIA
+from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
+from tests.x402.buyer import PAYER, SEPOLIA, sealed
 from tests.x402.scripted import Step, answering, drop, lying, refusing, settle_and_lose
 
 pytestmark = pytest.mark.timeout(60)
@@ -374,6 +377,100 @@ async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path
             assert await gate.store.driver.rows_sql("SELECT state FROM payments") == [(5,)]
         finally:
             await gate.close()
+
+
+# --- less than was signed, or more than once ------------------------------------------------------
+
+
+async def test_the_nonce_spent_on_less_opens_nothing(world: World) -> None:
+    """The payer sends the seller 0.000001 USD under the payment's own nonce while the work is done."""
+    payment = await world.payment()
+    world.chain.pay(authorization(payment), value=1)
+    world.script.settle.append(USED)
+    answer = await world.buy(payment)
+    assert answer.status_code == 402
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
+    for _ in range(5):
+        await world.later(MINUTE)
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
+    assert (await world.buy(payment)).status_code == 402
+
+
+async def test_the_nonce_spent_on_less_after_it_had_failed_opens_nothing(world: World) -> None:
+    payment, _ = await world.buying(refusing("insufficient_funds"))
+    world.chain.pay(authorization(payment), value=1)
+    for _ in range(5):
+        await world.later(MINUTE)
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
+
+
+@pytest.mark.parametrize("named", ["0x" + "ab" * 32, ""])
+async def test_a_refusal_after_a_broadcast_never_invites_another_payment(named: str, world: World) -> None:
+    """Case 1: `transaction_failed` is also said of a transfer that nobody waited for."""
+    refused = refusing("transaction_failed", transaction=named, network=SEPOLIA)
+    payment, answer = await world.buying(refused, *[refused] * 3)
+    assert (answer.status_code, problem_of(answer)) == (503, "payment_pending")
+    assert "payment-required" not in answer.headers
+    world.chain.pay(authorization(payment))  # it is mined a little later
+    await world.later(MINUTE)
+    assert (await world.buy(payment)).status_code == 200
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+async def test_a_nonce_signed_again_for_longer_is_waited_for_as_long(world: World) -> None:
+    """Released, then signed anew with the same nonce: the second validity decides when it is over."""
+    first = await world.payment()
+    found = unpacked(first["PAYMENT-SIGNATURE"])
+    await world.client.get("/v1/doc?status=500", headers=first)
+    assert await world.shop.payments() == ["released"]
+    longer = signed_again(found, validBefore=int(authorization(first)["validBefore"]) + 3000)
+    world.script.settle.extend([drop] * 50)
+    assert problem_of(await world.buy(longer)) == "payment_pending"
+    await world.later(10 * MINUTE)  # the first one would be over by now
+    assert await world.shop.payments() == ["unknown"]
+    world.chain.pay(authorization(longer))
+    await world.later(2 * MINUTE)
+    assert await world.shop.ledger() == [SOLD]
+    await world.books_agree()
+
+
+def signed_again(found: dict[str, Any], **changes: Any) -> dict[str, str]:
+    """The same authorization with changes, signed once more by its payer."""
+    message = {**found["payload"]["authorization"], **changes}
+    numbers = {name: int(message[name]) for name in ("value", "validAfter", "validBefore")}
+    domain = {"name": "USDC", "version": "2", "chainId": 84532, "verifyingContract": ASSET.address}
+    typed = encode_typed_data(
+        domain, {"TransferWithAuthorization": AUTHORIZATION_FIELDS}, {**message, **numbers}
+    )
+    signature = "0x" + PAYER.sign_message(typed).signature.hex().removeprefix("0x")
+    text = {name: str(value) for name, value in message.items()}
+    changed = {**found, "payload": {"signature": signature, "authorization": text}}
+    return {"PAYMENT-SIGNATURE": sealed(changed).decode()}
+
+
+async def test_a_node_that_hangs_holds_no_other_look_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is watched is asked about at once, so one silence is waited for and not thirty."""
+    for _ in range(20):
+        assert (await world.buy(await world.payment())).status_code == 200
+    asked, release = 0, asyncio.Event()
+
+    async def hang(*_given: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        await release.wait()
+        raise ChainError("it took too long")
+
+    witness = world.shop.gate._chains[SEPOLIA]
+    monkeypatch.setattr(witness, "fate", hang)
+    world.shop.clock.ahead_us += 20 * SECOND
+    assert world.shop.gate._watcher is not None
+    looking = asyncio.create_task(world.shop.gate._watcher.run_once())
+    await until(lambda: asked == 20)
+    release.set()
+    assert await looking == 0
 
 
 # --- by hand --------------------------------------------------------------------------------------

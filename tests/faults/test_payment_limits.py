@@ -14,6 +14,8 @@ import pytest
 from eth_account import Account
 
 from headgate.config import Config
+from headgate.model.errors import StoreUnavailable
+from headgate.store.operations import MovePayment
 from tests.web.shop import Shop, Wire, client_of, opened_shop, paid, problem_of, scope
 from tests.x402.buyer import PAYER, changed, opened, sealed
 from tests.x402.scripted import answering, drop, refusing
@@ -116,6 +118,36 @@ async def test_a_smart_wallet_has_its_own_work_in_flight(tmp_path: Path) -> None
         assert sorted([(await each).status_code for each in working]) == [200, 200]
         again = payments[asking.index(busy)]
         assert (await client.get("/v1/doc", headers=again)).status_code == 200
+
+
+async def test_a_request_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that fails, and fails again, takes one request off the payer's count and not two."""
+    async with opened_shop(tmp_path, change=two_at_a_time) as shop, client_of(shop.app, "http") as client:
+        shop.calls.gate = asyncio.Event()
+        working = asyncio.create_task(client.get("/v1/doc", headers=paid(await client.get("/v1/doc"))))
+        while shop.calls.count < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        submit = ledger.submit
+
+        def failing(operation: Any) -> Any:
+            if not isinstance(operation, MovePayment):
+                return submit(operation)
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(StoreUnavailable())
+            return future
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "submit", failing)
+            shop.facilitator.script.verify.append(refusing("insufficient_funds"))
+            refused = await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))
+            assert problem_of(refused) == "store_unavailable"
+        in_flight = shop.gate.payer.cashier._in_flight
+        in_flight.begin(b"another", bytes.fromhex(PAYER.address[2:]))
+        assert in_flight.is_full(bytes.fromhex(PAYER.address[2:]))
+        shop.calls.gate.set()
+        assert (await working).status_code == 200
 
 
 # --- clients whose payments are refused -----------------------------------------------------------

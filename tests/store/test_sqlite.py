@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
+import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -255,3 +258,47 @@ async def test_where_the_store_cannot_be_is_told(
     monkeypatch.setattr(os, "open", refuse)  # the directory of locks is there, and nothing in it can be made
     with pytest.raises(StoreUnavailable, match="Read-only file system"):
         SqliteDriver(tmp_path / "headgate.db")
+
+
+FORKING = """
+import asyncio, os, signal, sys, time
+from headgate.store.sqlite import SqliteDriver
+
+async def main():
+    driver = SqliteDriver(sys.argv[1])
+    await driver.migrate()
+    await driver.lease_slot()
+    async with driver.write():
+        if os.fork() == 0:
+            os.close(1)
+            time.sleep(60)
+            os._exit(0)
+        print("forked", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_child_of_a_killed_process_keeps_none_of_its_locks(tmp_path: Path) -> None:
+    """`multiprocessing` forks: an orphan must hold up neither the writers nor whoever takes the slot over."""
+    path = tmp_path / "headgate.db"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FORKING, str(path)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).strip() == b"forked"
+        assert await process.wait() == -signal.SIGKILL
+        driver = SqliteDriver(path)
+        with driver.dead_slot(1) as dead:
+            assert dead
+        async with asyncio.timeout(5), driver.write():
+            pass
+        await driver.close()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

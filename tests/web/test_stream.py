@@ -14,10 +14,13 @@ import pytest
 
 from headgate.config import Config
 from headgate.model.errors import StoreUnavailable
+from headgate.service.facilitators import Witness
 from headgate.store.ledger import Ledger
-from headgate.store.operations import IntendPayment
+from headgate.store.operations import IntendPayment, MovePayment
 from headgate.web.usage import usage
+from headgate.x402.chain import Fate, Paid
 from tests.store.auditing import audit
+from tests.torture.fakechain import ASSET
 from tests.web.shop import (
     ORIGIN,
     Row,
@@ -31,8 +34,8 @@ from tests.web.shop import (
     serving,
     unpacked,
 )
-from tests.x402.buyer import PAYER
-from tests.x402.scripted import refusing
+from tests.x402.buyer import PAYER, SEPOLIA
+from tests.x402.scripted import Step, drop, lying, refusing
 
 pytestmark = pytest.mark.timeout(60)
 SOLD = """
@@ -559,6 +562,119 @@ async def test_the_end_of_a_stream_whose_settlement_is_refused_stays_away(tmp_pa
         assert call.wire.body == b"12345"
         assert END not in call.wire.sent
         assert (await shop.payments(), await shop.ledger()) == (["failed"], [])
+
+
+@pytest.mark.parametrize("who", ["payer", "customer"])
+async def test_what_was_held_back_was_not_sent(who: str, tmp_path: Path) -> None:
+    """With a length announced the last bytes wait: whoever was sent none of them owes nothing."""
+    async with playing(tmp_path) as (shop, play):
+        key = bearer(await shop.customer("ada", "tight"))
+        headers = key if who == "customer" else await payment_for(shop, "/v1/chat")
+        call = Running(shop, "/v1/chat", headers)
+        sized = start(content_type="text/event-stream", content_length="9")
+        await play.do(sized, body(b"data: x\n\n"))
+        play.put(RuntimeError("failed"))
+        await asyncio.wait([call.task])
+        assert call.wire.body == b""
+        assert [(row.units, row.charged) for row in await shop.ledger()] == [(0, 0)]
+
+
+async def test_a_paid_stream_whose_first_bytes_cannot_be_sent_settles_nothing(tmp_path: Path) -> None:
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/chat")
+        call = Running(shop, "/v1/steps", {})
+        call.task.cancel()
+
+        async def broken(_message: Message) -> None:
+            raise OSError("the connection is gone")
+
+        play.put(SSE, body(b"data: x\n\n"))
+        with pytest.raises(OSError, match="gone"):
+            await shop.app(scope(path="/v1/chat", headers=payment), call._receive, broken)
+        assert (await shop.ledger(), shop.asked) == ([sold(0)], ["verify"])
+
+
+class Told:
+    """A chain that says one thing."""
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+
+    async def misfits(self, _asset: Any) -> None:
+        return None
+
+    async def fate(self, _signed: Any, _since_s: int) -> Fate:
+        return self._fate
+
+    async def close(self) -> None:
+        return None
+
+
+async def test_a_stream_that_is_refused_and_was_paid_all_the_same(tmp_path: Path) -> None:
+    """The chain knows better: its end leaves, and the transfer is booked."""
+    paid_by = Paid("0x" + "cd" * 32, 5, 0, 5_000, final=True)
+    witness = Witness(Told(paid_by), ASSET)  # type: ignore[arg-type]
+    async with playing(tmp_path, chains={SEPOLIA: witness}) as (shop, play):
+        call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        shop.facilitator.script.settle.append(refusing("insufficient_funds"))
+        play.put(start(), body(b"12345"), END, None)
+        await call.task
+        assert call.wire.sent[-1] == END
+        assert (await shop.payments(), await shop.ledger()) == (["settled"], [sold(5)])
+
+
+@pytest.mark.parametrize("step", [drop, lying(transaction="")], ids=["lost", "unverified"])
+async def test_the_end_of_a_stream_whose_settlement_is_not_known_stays_away(
+    step: Step, tmp_path: Path
+) -> None:
+    """It can be had with the same payment as soon as it is known."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/flow")
+        for task in shop.gate._background:
+            task.cancel()
+        call = Running(shop, "/v1/flow", payment)
+        shop.facilitator.script.settle.append(step)
+        play.put(start(), body(b"12345"), END, None)
+        await call.task
+        assert call.wire.sent[-1] == body(b"12345")
+        assert (await shop.payments(), await shop.ledger()) == (["unknown"], [])
+        assert shop.gate._recovery is not None
+        await shop.gate._recovery.run_once()
+        assert await shop.ledger() == [sold(5)]
+        again = Running(shop, "/v1/flow", payment)
+        await again.task
+        assert (again.wire.status, again.wire.body) == (200, b"12345")
+
+
+async def test_what_is_not_charged_is_not_settled_when_the_store_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unmeasured stream, and a store that cannot be written at its end: its intent is not carried out."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/chat")
+        for task in shop.gate._background:
+            task.cancel()
+        call = Running(shop, "/v1/chat", payment)
+        await play.do(SSE, body(b"data: x\n\n"))
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        submit = ledger.submit
+
+        def failing(operation: Any) -> Any:
+            if not isinstance(operation, MovePayment):
+                return submit(operation)
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(StoreUnavailable())
+            return future
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "submit", failing)
+            play.put(END, None)
+            await call.task
+        assert call.wire.sent[-1] == END
+        assert shop.gate._recovery is not None
+        assert await shop.gate._recovery.run_once() == 0
+        assert (await shop.payments(), await shop.ledger(), shop.asked) == (["released"], [], ["verify"])
 
 
 async def test_use_beyond_the_ceiling_is_written_off(tmp_path: Path) -> None:

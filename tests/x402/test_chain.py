@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from eth_account.messages import encode_typed_data
 
 from headgate.devnet import DevChain, EmbeddedFacilitator, Wallet, running_facilitator
 from headgate.devnet.calls import encode_call
@@ -18,15 +19,31 @@ from headgate.model.errors import ChainError
 from headgate.model.offer import Offer, SignedPayment
 from headgate.x402 import wire
 from headgate.x402.chain import Block, Canceled, Chain, Head, Paid, Unused, UsedElsewhere
-from headgate.x402.check import PERMIT2
+from headgate.x402.check import PERMIT2, UPTO_PROXY
 from headgate.x402.offer import build_offers, requirements
 from headgate.x402.rpc import HttpNode, InProcessNode
-from tests.devnet.paying import CANCEL_FIELDS, sign
+from tests.devnet.paying import CANCEL_FIELDS, arguments, authorization, sign
 from tests.x402 import buyer
 from tests.x402.buyer import SEPOLIA, URL
 from tests.x402.scripted import ScriptedFacilitator, answering, drop
 
 USDC = KNOWN_ASSETS[SEPOLIA]
+TRANSFER_BYTES = "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
+PERMIT_TYPES = {
+    "PermitWitnessTransferFrom": [
+        {"name": "permitted", "type": "TokenPermissions"},
+        {"name": "spender", "type": "address"},
+        {"name": "nonce", "type": "uint256"},
+        {"name": "deadline", "type": "uint256"},
+        {"name": "witness", "type": "Witness"},
+    ],
+    "TokenPermissions": [{"name": "token", "type": "address"}, {"name": "amount", "type": "uint256"}],
+    "Witness": [
+        {"name": "to", "type": "address"},
+        {"name": "facilitator", "type": "address"},
+        {"name": "validAfter", "type": "uint256"},
+    ],
+}
 EARLY_S = 0
 
 
@@ -128,6 +145,62 @@ async def test_a_nonce_that_paid_somebody_else_did_not_pay_the_seller(
     assert isinstance(fate, UsedElsewhere)
     assert fate.to == "0x" + payment.pay_to.hex()
     assert fate.value_micros == payment.amount
+
+
+async def test_the_nonce_signed_a_second_time_for_less_did_not_pay(
+    chain: Chain, devchain: DevChain, payer: Wallet
+) -> None:
+    """EIP-3009: the payer sends another authorization with the payment's nonce, to the seller, for 1."""
+    payment = paying(devchain, payer, "exact")
+    other = authorization(
+        payer, 1, to="0x" + payment.pay_to.hex(), nonce="0x" + payment.nonce.hex(), validAfter=0
+    )
+    sent = devchain.send(
+        payer, devchain.usdc, encode_call(TRANSFER_BYTES, *arguments(other), sign(payer, other))
+    )
+    fate = await chain.fate(payment, EARLY_S)
+    assert isinstance(fate, UsedElsewhere)
+    assert (fate.transaction, fate.value_micros) == (sent.hash.lower(), 1)
+
+
+async def test_another_permit_with_the_same_nonce_did_not_pay(
+    chain: Chain, devchain: DevChain, payer: Wallet
+) -> None:
+    """Permit2: the payer names itself as the facilitator of a second permit, and settles 1 of it."""
+    payment = paying(devchain, payer, "upto")
+    amount, deadline, after = payment.amount, payment.valid_before_s, payment.valid_after_s
+    nonce, to = int.from_bytes(payment.nonce, "big"), "0x" + payment.pay_to.hex()
+    message = {
+        "permitted": {"token": devchain.usdc, "amount": amount},
+        "spender": UPTO_PROXY,
+        "nonce": nonce,
+        "deadline": deadline,
+        "witness": {"to": to, "facilitator": payer.address, "validAfter": after},
+    }
+    domain = {"name": "Permit2", "chainId": devchain.chain_id, "verifyingContract": PERMIT2}
+    signable = encode_typed_data(domain, PERMIT_TYPES, message)
+    signature = payer.account.sign_message(signable).signature
+    call = encode_call(
+        "settle(((address,uint256),uint256,uint256),uint256,address,(address,address,uint256),bytes)",
+        ((devchain.usdc, amount), nonce, deadline),
+        *(1, payer.address, (to, payer.address, after), bytes(signature)),
+    )
+    sent = devchain.send(payer, UPTO_PROXY, call)
+    fate = await chain.fate(payment, EARLY_S)
+    assert fate == UsedElsewhere(sent.hash.lower(), to, 1, final=True)
+
+
+async def test_transfers_that_only_look_like_the_payment_did_not_pay(
+    chain: Chain, devchain: DevChain, payer: Wallet
+) -> None:
+    """The payer chooses its nonce: that a call holds the number somewhere says nothing."""
+    payment = replace(paying(devchain, payer, "upto"), nonce=(1).to_bytes(32, "big"))
+    devchain.send(payer, PERMIT2, encode_call("invalidateUnorderedNonces(uint256,uint256)", 0, 2))
+    devchain.send(payer, devchain.usdc, encode_call("approve(address,uint256)", payer.address, 10))
+    to = "0x" + payment.pay_to.hex()
+    call = encode_call("transferFrom(address,address,uint256)", payer.address, to, 1)
+    devchain.send(payer, devchain.usdc, call)
+    assert isinstance(await chain.fate(payment, EARLY_S), Canceled)
 
 
 async def test_a_canceled_authorization(chain: Chain, devchain: DevChain, payer: Wallet) -> None:

@@ -7,7 +7,7 @@ every transfer to the seller is charged once, and nothing is charged that is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,17 @@ class World:
         payment = await self.payment()
         self.script.settle.extend(steps)
         return payment, await self.buy(payment)
+
+    async def buy_while(self, payment: dict[str, str], happens: Callable[[], Any]) -> httpx.Response:
+        """Buy, and let something happen on the chain while the work is done."""
+        self.shop.calls.gate = asyncio.Event()
+        before = self.shop.calls.count
+        buying = asyncio.create_task(self.buy(payment))
+        await until(lambda: self.shop.calls.count > before)
+        happens()
+        self.shop.calls.gate.set()
+        self.shop.calls.gate = None
+        return await buying
 
     async def later(self, us: int) -> None:
         """Time passes, and the background work is done."""
@@ -160,8 +171,7 @@ async def test_used_it_says_and_the_chain_does_not_tell(world: World) -> None:
 
 async def test_the_payer_cancels_while_the_work_is_done(world: World) -> None:
     payment = await world.payment()
-    world.chain.cancel(authorization(payment))
-    answer = await world.buy(payment)
+    answer = await world.buy_while(payment, lambda: world.chain.cancel(authorization(payment)))
     assert answer.status_code == 402
     assert await world.shop.payments() == ["failed"]
     await world.later(HOUR)
@@ -379,15 +389,32 @@ async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path
             await gate.close()
 
 
+async def test_settled_by_others_before_it_was_shown(world: World) -> None:
+    """Case 10: the facilitator says "used" at verify; the chain says for whom. It is served once."""
+    payment = await world.payment()
+    world.chain.pay(authorization(payment))
+    assert (await world.buy(payment)).status_code == 200
+    assert await world.shop.ledger() == [SOLD]
+    assert (await world.buy(payment)).json()["call"] == 1
+    await world.books_agree()
+
+
+async def test_spent_on_something_else_before_it_was_shown(world: World) -> None:
+    payment = await world.payment()
+    world.chain.pay(authorization(payment), value=1)
+    refused = await world.buy(payment)
+    assert (refused.status_code, refused.json()["error"]) == (402, "invalid_exact_evm_nonce_already_used")
+    assert (await world.shop.payments(), world.shop.calls.count) == (["released"], 0)
+
+
 # --- less than was signed, or more than once ------------------------------------------------------
 
 
 async def test_the_nonce_spent_on_less_opens_nothing(world: World) -> None:
     """The payer sends the seller 0.000001 USD under the payment's own nonce while the work is done."""
     payment = await world.payment()
-    world.chain.pay(authorization(payment), value=1)
     world.script.settle.append(USED)
-    answer = await world.buy(payment)
+    answer = await world.buy_while(payment, lambda: world.chain.pay(authorization(payment), value=1))
     assert answer.status_code == 402
     assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
     for _ in range(5):

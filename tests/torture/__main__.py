@@ -20,11 +20,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--kills", type=int, help="how often the seller is killed (one in 2,000 requests)")
+    parser.add_argument("--vanish", type=int, help="how many transfers the chain takes back (one in 5,000)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     given = parser.parse_args()
     kills = given.requests // 2000 if given.kills is None else given.kills
+    vanish = given.requests // 5000 if given.vanish is None else given.vanish
     console = Console(stderr=True)
-    sys.stdout.write(f"torture: {given.requests} requests, {kills} kills, seed {given.seed}\n")
+    told = f"{given.requests} requests, {kills} kills, {vanish} reorganisations, seed {given.seed}"
+    sys.stdout.write(f"torture: {told}\n")
     sys.stdout.flush()
     began = time.monotonic()
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -36,6 +39,7 @@ def main() -> int:
                 seed=given.seed,
                 requests=given.requests,
                 kills=kills,
+                vanish=vanish,
                 progress=lambda done: bar.update(task, completed=done),
             )
         )
@@ -45,7 +49,7 @@ def main() -> int:
     sys.stdout.write(f"transfers {outcome.transfers}, payments by state {outcome.states}, {taken}\n")
     for fault in outcome.faults:
         sys.stdout.write(f"WRONG: {fault}\n")
-    again = f"ARGS='--seed {given.seed} --requests {given.requests} --kills {kills}'"
+    again = f"ARGS='--seed {given.seed} --requests {given.requests} --kills {kills} --vanish {vanish}'"
     sys.stdout.write("nothing is wrong\n" if not outcome.faults else f"again: make torture {again}\n")
     return 1 if outcome.faults else 0
 

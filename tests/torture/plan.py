@@ -14,31 +14,51 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
-from tests.devnet.paying import AUTHORIZATION_FIELDS
-from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain
-from tests.x402.buyer import PAY_TO, SEPOLIA
+from headgate.x402.check import PERMIT2, UPTO_PROXY
+from tests.devnet.paying import AUTHORIZATION_FIELDS, UPTO_PERMIT_FIELDS
+from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain, permit_key
+from tests.x402.buyer import PAY_TO, SEPOLIA, SETTLER
 from tests.x402.scripted import Answer, Step, answering, drop, hang, late, lying, refusing, settle_and_lose
 
 Json = dict[str, Any]
 PRICE = 100_000
 VALID_S = 285
+CEILING = 100
+UNIT_PRICE = 1_000
+DOC, WORDS, FLOW, FIRST = "/v1/doc", "/v1/words", "/v1/flow", "/v1/first"
+"""A fixed price; a measured one (`upto`); a measured stream; work that is settled before it is done."""
 KINDS = {
-    "good": 42,
+    "good": 24,
+    "measured": 10,
+    "streamed": 6,
+    "prepaid": 6,
     "copies": 8,
-    "replayed": 18,
-    "elsewhere": 4,
-    "unpaid": 8,
-    "malformed": 8,
-    "invalid": 4,
+    "replayed": 16,
+    "elsewhere": 3,
+    "unpaid": 6,
+    "malformed": 7,
+    "invalid": 3,
     "failing": 4,
     "hung up": 4,
+    "canceled": 1,
+    "underpaid": 1,
+    "settled by others": 1,
 }
+"""Weights of what is asked."""
+ON_CHAIN = frozenset({"canceled", "underpaid", "settled by others"})
+"""Kinds in which somebody acts on the chain while the work is done."""
 
 
 def settle_and_deny(facilitator: Any, endpoint: str, asked: Json) -> Answer:
     """Settle, and say that the nonce was used already (failure case 2)."""
     facilitator.yes(endpoint, asked)
     return refusing("invalid_exact_evm_nonce_already_used", 400)(facilitator, endpoint, asked)
+
+
+def settle_and_fail(facilitator: Any, endpoint: str, asked: Json) -> Answer:
+    """Settle, and say that the transaction failed: nobody waited for it (case 1)."""
+    told = json.loads(facilitator.yes(endpoint, asked).body)
+    return refusing("transaction_failed", transaction=told["transaction"])(facilitator, endpoint, asked)
 
 
 FAULTS: dict[str, list[tuple[int, Step]]] = {
@@ -61,6 +81,8 @@ FAULTS: dict[str, list[tuple[int, Step]]] = {
         (4, lying(amount="1")),
         (8, refusing("insufficient_funds")),
         (10, settle_and_deny),
+        (6, settle_and_fail),
+        (3, refusing("transaction_failed")),
         (3, late(0.6)),
         (4, refusing("settlement_pending")),
     ],
@@ -92,7 +114,8 @@ class FaultyFacilitator(ChainFacilitator):
     def _fault(self, endpoint: str, asked: Json) -> Step | None:
         if not self.faulty or endpoint not in FAULTS:
             return None
-        nonce = asked["paymentPayload"]["payload"]["authorization"]["nonce"]
+        payload = asked["paymentPayload"]["payload"]
+        nonce = (payload.get("authorization") or payload["permit2Authorization"])["nonce"]
         times = self._times[f"{endpoint} {nonce}"] = self._times[f"{endpoint} {nonce}"] + 1
         if times > 3:
             return None
@@ -107,14 +130,15 @@ class FaultyFacilitator(ChainFacilitator):
 
 @dataclass
 class Payment:
-    """One signed authorization, and what its payer was told."""
+    """One signed authorization, and what its payer was told. `key` names it on the chain."""
 
-    nonce: str
+    key: str
     header: str
+    path: str
     query: str
     signed_s: float
+    message: Json
     answers: set[bytes] = field(default_factory=set)
-    shown: bool = True
 
 
 class Payers:
@@ -124,7 +148,35 @@ class Payers:
         self._chance = chance
         self._accounts = [Account.from_key(chance.randbytes(32)) for _ in range(24)]
 
-    def sign(self, query: str, **changes: Any) -> Payment:
+    def permit(self, path: str, query: str) -> Payment:
+        """A payment of up to the ceiling (`upto`, Permit2)."""
+        account, now_s = self._chance.choice(self._accounts), int(time.time())
+        nonce = self._chance.getrandbits(200)
+        ceiling = CEILING * UNIT_PRICE
+        witness = {"to": PAY_TO, "facilitator": SETTLER, "validAfter": now_s - 60}
+        message: Json = {
+            "permitted": {"token": ASSET.address, "amount": ceiling},
+            "spender": UPTO_PROXY,
+            "nonce": nonce,
+            "deadline": now_s + VALID_S,
+            "witness": witness,
+        }
+        domain = {"name": "Permit2", "chainId": 84532, "verifyingContract": PERMIT2}
+        typed = encode_typed_data(domain, UPTO_PERMIT_FIELDS, message)
+        texts = {
+            **message,
+            "from": account.address,
+            "permitted": {"token": ASSET.address, "amount": str(ceiling)},
+            "nonce": str(nonce),
+            "deadline": str(now_s + VALID_S),
+            "witness": {**witness, "validAfter": str(now_s - 60)},
+        }
+        signature = "0x" + account.sign_message(typed).signature.hex().removeprefix("0x")
+        payload = {"signature": signature, "permit2Authorization": texts}
+        header = _header(_accepted("upto", ceiling, facilitatorAddress=SETTLER), payload)
+        return Payment(permit_key(account.address, nonce), header, path, query, time.time(), texts)
+
+    def sign(self, query: str, path: str = DOC, **changes: Any) -> Payment:
         """A payment of the price, with changes that make it invalid where wanted."""
         account = self._chance.choice(self._accounts)
         nonce = "0x" + self._chance.randbytes(32).hex()
@@ -141,18 +193,26 @@ class Payers:
         domain = {"name": "USDC", "version": "2", "chainId": 84532, "verifyingContract": ASSET.address}
         typed = encode_typed_data(domain, {"TransferWithAuthorization": AUTHORIZATION_FIELDS}, message)
         signature = "0x" + account.sign_message(typed).signature.hex().removeprefix("0x")
-        accepted = {
-            "scheme": "exact",
-            "network": SEPOLIA,
-            "amount": str(PRICE),
-            "asset": ASSET.address,
-            "payTo": PAY_TO,
-            "maxTimeoutSeconds": 300,
-            "extra": {"name": "USDC", "version": "2"},
-        }
-        payload = {"signature": signature, "authorization": {k: str(v) for k, v in message.items()}}
-        header = json.dumps({"x402Version": 2, "accepted": accepted, "payload": payload}).encode()
-        return Payment(nonce, base64.b64encode(header).decode(), query, time.time())
+        texts = {name: str(value) for name, value in message.items()}
+        header = _header(_accepted("exact", PRICE), {"signature": signature, "authorization": texts})
+        return Payment(nonce, header, path, query, time.time(), texts)
+
+
+def _accepted(scheme: str, amount: int, **extra: str) -> Json:
+    return {
+        "scheme": scheme,
+        "network": SEPOLIA,
+        "amount": str(amount),
+        "asset": ASSET.address,
+        "payTo": PAY_TO,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": "USDC", "version": "2", **extra},
+    }
+
+
+def _header(accepted: Json, payload: Json) -> str:
+    text = json.dumps({"x402Version": 2, "accepted": accepted, "payload": payload})
+    return base64.b64encode(text.encode()).decode()
 
 
 def malformed(chance: random.Random, good: str) -> list[str]:

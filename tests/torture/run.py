@@ -1,8 +1,9 @@
-"""One run: a seller's process, the faulty world around it, requests of every kind, and then the audit.
+"""One run: two processes of a seller, the faulty world around them, requests of every kind, then the audit.
 
-The seller is killed at random and started again. When all requests were made and recovery has ended: no
-payment is charged twice, no transfer is without its event, nothing was served that is not paid for and kept,
-and no answer was a 5xx that is not Headgate's on purpose.
+The processes share a store; one or the other is killed at random and started again, and transfers vanish from
+the chain. When all requests were made and recovery has ended: no payment is charged twice, no transfer is
+without its event, nothing was served that is not paid for and kept, and no answer was a 5xx that is not
+Headgate's on purpose.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from multidict import CIMultiDict
@@ -31,8 +32,20 @@ from headgate.app import clock_us
 from headgate.model.calendar import AccountingCalendar
 from headgate.service.verify import verify
 from headgate.store.sqlite import SqliteDriver
-from tests.torture.fakechain import FakeChain
-from tests.torture.plan import KINDS, FaultyFacilitator, Payers, Payment, malformed
+from tests.torture.fakechain import FakeChain, permit_key
+from tests.torture.plan import (
+    CEILING,
+    DOC,
+    FIRST,
+    FLOW,
+    KINDS,
+    ON_CHAIN,
+    WORDS,
+    FaultyFacilitator,
+    Payers,
+    Payment,
+    malformed,
+)
 from tests.web.shop import serving
 from tests.x402.buyer import PAY_TO
 
@@ -55,6 +68,27 @@ title = "Document read"
 unit = "document"
 price = "0.10"
 routes = ["GET /v1/doc", "POST /v1/doc"]
+[actions."doc.first"]
+title = "Paid first"
+unit = "document"
+price = "0.10"
+settle = "before"
+routes = ["GET /v1/first"]
+[actions."words"]
+title = "Words"
+unit = "word"
+price = "0.001"
+max_units = 100
+measure = "header"
+routes = ["GET /v1/words"]
+[actions."flow"]
+title = "A stream"
+unit = "byte"
+price = "0.001"
+max_units = 100
+measure = "bytes"
+stream = true
+routes = ["GET /v1/flow"]
 """
 ON_PURPOSE = {
     (502, "settlement_unverified"),
@@ -62,7 +96,10 @@ ON_PURPOSE = {
     (503, "facilitator_unavailable"),
     (503, "offers_not_ready"),
     (503, "store_unavailable"),
+    (500, "paid_work_failed"),
 }
+UNSERVED = {"hung up", "streamed"}
+"""Kinds whose answer may break off: the client goes, or the end of a stream is withheld."""
 Progress = Callable[[int], None]
 
 
@@ -122,33 +159,53 @@ class Seller:
 class Torture:
     """The requests of one run."""
 
-    def __init__(self, seed: int, requests: int, kills: int, progress: Progress) -> None:
+    def __init__(self, seed: int, requests: int, kills: int, vanish: int, progress: Progress) -> None:
         self.chance = random.Random(seed)
         self.outcome = Outcome(seed)
         self._requests = requests
         self._kill_at = set(self.chance.sample(range(requests // 10, requests), kills))
+        self._vanish_at = set(self.chance.sample(range(requests // 10, requests // 2 + 1), vanish))
         self._progress = progress
         self._payers = Payers(self.chance)
         self._numbers = iter(range(requests))
         self.payments: dict[str, Payment] = {}
+        self.vanished: set[str] = set()
         self._recent: list[Payment] = []
 
-    async def send_all(self, seller: Seller, session: aiohttp.ClientSession) -> None:
+    async def send_all(
+        self, sellers: Sequence[Seller], session: aiohttp.ClientSession, chain: FakeChain
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
-                group.create_task(self._client(seller, session))
+                group.create_task(self._client(sellers, session, chain))
 
-    async def _client(self, seller: Seller, session: aiohttp.ClientSession) -> None:
+    async def _client(
+        self, sellers: Sequence[Seller], session: aiohttp.ClientSession, chain: FakeChain
+    ) -> None:
         for number in self._numbers:
             if number in self._kill_at:
                 self.outcome.kills += 1
-                await seller.die_and_rise()
+                await self.chance.choice(sellers).die_and_rise()
+            if number in self._vanish_at:
+                self._vanish(chain)
             (kind,) = self.chance.choices(list(KINDS), list(KINDS.values()))
-            await self._one(kind, seller, session)
+            await self._one(kind, sellers, session, chain)
             self._progress(number + 1)
 
-    async def _one(self, kind: str, seller: Seller, session: aiohttp.ClientSession) -> None:
+    def _vanish(self, chain: FakeChain) -> None:
+        """The chain reorganises one of the last transfers to the seller away."""
+        young = [
+            key for key, entry in chain.entries.items() if entry.to == PAY_TO.lower() and not entry.stray
+        ]
+        for key in young[-1:]:
+            chain.vanish(key)
+            self.vanished.add(key)
+
+    async def _one(
+        self, kind: str, sellers: Sequence[Seller], session: aiohttp.ClientSession, chain: FakeChain
+    ) -> None:
         chance = self.chance
+        seller = chance.choice(sellers)
         if kind == "unpaid":
             await self.ask(seller, session, kind, "", [])
         elif kind == "malformed":
@@ -162,28 +219,57 @@ class Torture:
             await self.ask(seller, session, kind, payment.query, [payment.header], payment)
         elif kind == "elsewhere" and (served := [each for each in self._recent if each.answers]):
             payment = chance.choice(served)
-            await self.ask(seller, session, kind, "other=1", [payment.header], payment)
+            await self.ask(seller, session, kind, payment.query + "&other=1", [payment.header], payment)
         elif kind == "failing":
             query = chance.choice(["raise=1", "status=500", "status=404", "status=302"])
             payment = self._payers.sign(query)
             await self.ask(seller, session, kind, query, [payment.header])
         elif kind == "hung up":
-            payment = self._fresh("slow=1")
+            payment = self._fresh(self._payers.sign("slow=0.05"))
             await self.ask(
-                seller, session, kind, "slow=1", [payment.header], payment, patience_s=chance.random() / 10
+                *(seller, session, kind, payment.query, [payment.header], payment),
+                patience_s=chance.random() / 10,
             )
+        elif kind in ON_CHAIN:
+            payment = self._fresh(self._payers.sign("slow=0.1"))
+            asking = self.ask(seller, session, kind, payment.query, [payment.header], payment)
+            await asyncio.gather(asking, self._act(kind, chain, payment))
+            while kind == "settled by others" and not payment.answers:  # who has paid comes back in time
+                await asyncio.sleep(0.2)
+                await self.ask(seller, session, kind, payment.query, [payment.header], payment)
         else:
-            payment = self._fresh(f"n={chance.randrange(1000)}")
-            kind, copies = (kind, chance.randrange(2, 6)) if kind == "copies" else ("good", 1)
-            asking = (
-                self.ask(seller, session, kind, payment.query, [payment.header], payment)
+            payment = self._fresh(self._signed(kind))
+            kind, copies = (kind, chance.randrange(2, 6)) if kind == "copies" else (kind, 1)
+            asking_all = (
+                self.ask(chance.choice(sellers), session, kind, payment.query, [payment.header], payment)
                 for _ in range(copies)
             )
-            await asyncio.gather(*asking)
+            await asyncio.gather(*asking_all)
 
-    def _fresh(self, query: str) -> Payment:
-        payment = self._payers.sign(query)
-        self.payments[payment.nonce] = payment
+    def _signed(self, kind: str) -> Payment:
+        """A payment for an action of that kind."""
+        chance, payers = self.chance, self._payers
+        if kind == "copies":
+            kind = chance.choice(["good", "measured", "prepaid"])
+        if kind in ("measured", "streamed"):
+            units = chance.choice([0, 1, 7, 64, CEILING, CEILING + 20])
+            return payers.permit(WORDS if kind == "measured" else FLOW, f"units={units}")
+        if kind == "prepaid":
+            return payers.sign(chance.choice(["sometimes=1", "n=1"]), FIRST)
+        return payers.sign(f"n={chance.randrange(1000)}")
+
+    async def _act(self, kind: str, chain: FakeChain, payment: Payment) -> None:
+        """Something happens on the chain while the work is done."""
+        await asyncio.sleep(0.05)
+        if kind == "canceled":
+            chain.cancel(payment.message)
+        elif kind == "underpaid":
+            chain.pay(payment.message, value=1)
+        else:
+            chain.pay(payment.message)
+
+    def _fresh(self, payment: Payment) -> Payment:
+        self.payments[payment.key] = payment
         self._recent.append(payment)
         del self._recent[:-REMEMBERED]
         return payment
@@ -204,12 +290,14 @@ class Torture:
         life = seller.lives
         try:
             async with asyncio.timeout(patience_s):
+                path = DOC if payment is None else payment.path
                 async with session.get(
-                    f"{seller.url}/v1/doc?{query}", headers=headers, allow_redirects=False
+                    f"{seller.url}{path}?{query}", headers=headers, allow_redirects=False
                 ) as answer:
                     body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if kind != "hung up" and life == seller.lives and seller.up.is_set():
+            flows = payment is not None and payment.path == FLOW
+            if kind not in UNSERVED and not flows and life == seller.lives and seller.up.is_set():
                 self.outcome.wrong(f"{kind}: no answer ({type(error).__name__})")
             self.outcome.answers[f"{kind}: none"] += 1
             return 0
@@ -222,6 +310,8 @@ class Torture:
     ) -> None:
         status = answer.status
         told = kind == "failing" and ("raise" in query or str(status) in query)
+        told = told or (status == 500 and "sometimes" in query and "payment-response" in answer.headers)
+        flows = payment is not None and payment.path == FLOW
         if status >= 500 and not told:
             code = _code(answer, body)
             if (status, code) not in ON_PURPOSE:
@@ -229,7 +319,7 @@ class Torture:
         if 200 <= status < 300:
             if payment is None or kind == "elsewhere":
                 self.outcome.wrong(f"{kind}: served ({status})")
-            elif "payment-response" not in answer.headers:
+            elif ("headgate-receipt" if flows else "payment-response") not in answer.headers:
                 self.outcome.wrong(f"{kind}: served without a receipt")
             else:
                 payment.answers.add(body)
@@ -247,27 +337,41 @@ def _code(answer: aiohttp.ClientResponse, body: bytes) -> str:
 
 
 async def run(
-    folder: Path, *, seed: int, requests: int, kills: int, progress: Progress = lambda _n: None
+    folder: Path,
+    *,
+    seed: int,
+    requests: int,
+    kills: int,
+    vanish: int = 0,
+    progress: Progress = lambda _n: None,
 ) -> Outcome:
-    """Everything, in `folder`; the outcome, with nothing wrong if all is well."""
+    """Everything, in `folder`; the outcome, with nothing wrong if all is well.
+
+    `vanish` transfers are reorganised away; what became of them takes minutes to be found out.
+    """
     store = folder / "headgate.db"
     chain = FakeChain(clock_us)
-    torture = Torture(seed, requests, kills, progress)
+    torture = Torture(seed, requests, kills, vanish, progress)
     async with AsyncExitStack() as stack:
         facilitator = await stack.enter_async_context(FaultyFacilitator(chain, seed))
         rpc = await stack.enter_async_context(_node(chain))
         config = folder / "headgate.toml"
         text = CONFIG.format(store=store, pay_to=PAY_TO, facilitator=facilitator.url, rpc=rpc)
         await asyncio.to_thread(config.write_text, text)
-        seller = Seller(config)
-        stack.push_async_callback(seller.kill)
+        sellers = [Seller(config), Seller(config)]
+        for seller in sellers:
+            stack.push_async_callback(seller.kill)
         connector = aiohttp.TCPConnector(limit=0, force_close=False)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        await seller.start()
-        await torture.send_all(seller, session)
+        for seller in sellers:
+            await seller.start()
+        await _until_offered(sellers, session)
+        await torture.send_all(sellers, session, chain)
         facilitator.faulty = False
         await _until_resolved(store, torture.outcome)
-        await _collect(torture, chain, seller, session)
+        await _until_noticed(store, torture)
+        await _until_resolved(store, torture.outcome)
+        await _collect(torture, chain, sellers[0], session)
         await _until_resolved(store, torture.outcome)
     await _audit(torture, chain, store)
     return torture.outcome
@@ -298,17 +402,42 @@ async def _until_resolved(store: Path, outcome: Outcome, patience_s: int = 150) 
         await asyncio.sleep(0.25)
 
 
+async def _until_offered(sellers: Sequence[Seller], session: aiohttp.ClientSession) -> None:
+    """The facilitator has said which account settles `upto`."""
+    for seller in sellers:
+        while True:
+            async with session.get(f"{seller.url}{WORDS}") as answer:
+                if answer.status == 402:
+                    break
+            await asyncio.sleep(0.05)
+
+
+async def _until_noticed(store: Path, torture: Torture, patience_s: int = 700) -> None:
+    """Every vanished transfer has its reversal."""
+    until = time.monotonic() + patience_s
+    statement = "SELECT COUNT(*) FROM events WHERE kind = 4"
+    while (await asyncio.to_thread(_rows, store, statement))[0][0] < len(torture.vanished):
+        if time.monotonic() > until:
+            torture.outcome.wrong(f"of {len(torture.vanished)} vanished transfers some were not noticed")
+            return
+        await asyncio.sleep(1)
+
+
 async def _collect(
     torture: Torture, chain: FakeChain, seller: Seller, session: aiohttp.ClientSession
 ) -> None:
     """Whoever has paid and saw no answer asks again, and gets it."""
-    for nonce in list(chain.entries):
-        payment = torture.payments.get(nonce)
-        if payment is None or payment.answers:
+    for key, entry in list(chain.entries.items()):
+        payment = torture.payments.get(key)
+        if payment is None or payment.answers or entry.stray or entry.to != PAY_TO.lower():
             continue
-        status = await torture.ask(seller, session, "collected", payment.query, [payment.header], payment)
-        if status != 200 and not (status == 409 and time.time() - payment.signed_s > 800):
-            torture.outcome.wrong(f"paid with {nonce} and not served: {status}")
+        for _ in range(60):  # work that fails now and then is owed until it was done
+            status = await torture.ask(seller, session, "collected", payment.query, [payment.header], payment)
+            if status != 500:
+                break
+        used = status == 409 and (payment.path == FLOW or time.time() - payment.signed_s > 800)
+        if status != 200 and not used:
+            torture.outcome.wrong(f"paid with {key} and not served: {status}")
 
 
 async def _audit(torture: Torture, chain: FakeChain, store: Path) -> None:
@@ -321,34 +450,53 @@ async def _audit(torture: Torture, chain: FakeChain, store: Path) -> None:
     finally:
         await driver.close()
     payments = await asyncio.to_thread(
-        _rows, store, "SELECT nonce, state, tx, event_slot, event_seq, id FROM payments"
+        *(_rows, store),
+        "SELECT p.payer, p.nonce, r.scheme, p.state, p.tx, p.id, p.charged_micros FROM payments p "
+        "JOIN rails r ON r.id = p.rail",
     )
     events = await asyncio.to_thread(_rows, store, "SELECT payment, kind, charged_micros, tx FROM events")
-    outcome.states = dict(Counter(int(row[1]) for row in payments))
+    outcome.states = dict(Counter(int(row[3]) for row in payments))
     uses: Counter[bytes] = Counter()
     charged: Counter[bytes] = Counter()
     for payment, kind, amount, _tx in events:
         uses[payment] += {1: 1, 4: -1}[kind]
         charged[payment] += amount
-    paid = {nonce: entry for nonce, entry in chain.entries.items() if entry.to == PAY_TO.lower()}
+    paid = {
+        key: entry for key, entry in chain.entries.items() if entry.to == PAY_TO.lower() and not entry.stray
+    }
     outcome.transfers = len(paid)
     if sum(charged.values()) != sum(entry.value for entry in paid.values()):
         total = sum(entry.value for entry in paid.values())
         outcome.wrong(f"charged {sum(charged.values())} micro-dollars, transferred {total}")
-    known = {"0x" + row[0].hex(): row for row in payments}
-    for nonce, entry in paid.items():
-        row = known.get(nonce)
-        if row is None or row[1] not in (5, 9) or "0x" + (row[2] or b"").hex() != entry.transaction:
-            outcome.wrong(f"{nonce} was transferred in {entry.transaction} and is {row and row[1]}")
-        elif uses[row[5]] != 1 or charged[row[5]] != entry.value:
-            outcome.wrong(f"{nonce} has {uses[row[5]]} events over {charged[row[5]]} micro-dollars")
-    for nonce, row in known.items():
-        if nonce not in paid and (row[1] not in (6, 7, 8) or uses[row[5]]):
-            outcome.wrong(
-                f"{nonce} is in state {row[1]} with {uses[row[5]]} events and was never transferred"
-            )
-    for nonce, one in torture.payments.items():
-        if one.answers and nonce not in paid:
-            outcome.wrong(f"{nonce} was served and is not paid")
+    known = {_key(*row[:3]): _Known(*row[3:]) for row in payments}
+    for key, entry in paid.items():
+        row = known.get(key)
+        if row is None or row.state not in (5, 9) or "0x" + (row.tx or b"").hex() != entry.transaction:
+            outcome.wrong(f"{key} was transferred in {entry.transaction} and is {row}")
+        elif uses[row.id] != 1 or charged[row.id] != entry.value:
+            outcome.wrong(f"{key} has {uses[row.id]} events over {charged[row.id]} micro-dollars")
+    for key, row in known.items():
+        nothing_used = row.state == 5 and row.charged == 0 and uses[row.id] == 1
+        if key not in paid and not nothing_used and (row.state not in (6, 7, 8) or uses[row.id]):
+            outcome.wrong(f"{key} is in state {row.state} with {uses[row.id]} events, never transferred")
+    for key, one in torture.payments.items():
+        free = key in known and known[key].state == 5 and known[key].charged == 0
+        if one.answers and key not in paid and not free and key not in torture.vanished:
+            outcome.wrong(f"{key} was served and is not paid")
         if len(one.answers) > 1:
-            outcome.wrong(f"{nonce} was served {len(one.answers)} different answers")
+            outcome.wrong(f"{key} was served {len(one.answers)} different answers")
+
+
+class _Known(NamedTuple):
+    """A payment's row."""
+
+    state: int
+    tx: bytes | None
+    id: bytes
+    charged: int
+
+
+def _key(payer: bytes, nonce: bytes, scheme: str) -> str:
+    if scheme == "exact":
+        return "0x" + nonce.hex()
+    return permit_key("0x" + payer.hex(), int.from_bytes(nonce, "big"))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from headgate import Headgate
 from headgate.app import clock_us
 from headgate.config import load
 from headgate.x402.facilitator import FacilitatorClient, GuardedFacilitator
+from tests.torture.plan import DOC, FIRST, FLOW, WORDS
 from tests.web.shop import serving
 
 _LIFE = os.urandom(4).hex()
@@ -27,11 +30,28 @@ async def handler(request: Request) -> Response:
     """Every run of the work gives another answer, so that one who is served twice can be told."""
     await request.body()
     call = f"{_LIFE}-{next(_calls)}"
-    if "raise" in request.query_params:
+    asked = request.query_params
+    if "raise" in asked:
         raise RuntimeError("the handler was told to fail")
-    if "slow" in request.query_params:
-        await asyncio.sleep(0.05)
-    return JSONResponse({"call": call}, int(request.query_params.get("status", "200")))
+    if "sometimes" in asked and random.random() < 0.4:
+        raise RuntimeError("the handler fails now and then")
+    if "slow" in asked:
+        await asyncio.sleep(float(asked["slow"]))
+    headers = {"Headgate-Units": asked["units"]} if "units" in asked else None
+    return JSONResponse({"call": call}, int(asked.get("status", "200")), headers)
+
+
+async def flow(request: Request) -> Response:
+    """A stream of as many bytes as are asked for, the first of them another in each run."""
+    call, size = f"{_LIFE}-{next(_calls)}:".encode(), int(request.query_params["units"])
+
+    async def parts() -> AsyncIterator[bytes]:
+        text = (call + b"x" * size)[:size]
+        for place in range(0, size, 16):
+            yield text[place : place + 16]
+            await asyncio.sleep(0)
+
+    return StreamingResponse(parts())
 
 
 async def main(path: str) -> None:
@@ -41,7 +61,10 @@ async def main(path: str) -> None:
     client = FacilitatorClient(network.facilitator_url, verify_timeout_ms=400, settle_timeout_ms=400)
     guarded = GuardedFacilitator(client, clock_us)
     gate = Headgate(config, facilitators={network.caip2: guarded})
-    inner = Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"])])
+    methods = ["GET", "POST"]
+    inner = Starlette(
+        routes=[*(Route(path, handler, methods=methods) for path in (DOC, WORDS, FIRST)), Route(FLOW, flow)]
+    )
     app = gate.middleware(inner)
     await gate.open(inner)
     async with serving(app) as url:

@@ -22,28 +22,13 @@ from headgate.x402.chain import Block, Canceled, Chain, Head, Paid, Unused, Used
 from headgate.x402.check import PERMIT2, UPTO_PROXY
 from headgate.x402.offer import build_offers, requirements
 from headgate.x402.rpc import HttpNode, InProcessNode
-from tests.devnet.paying import CANCEL_FIELDS, arguments, authorization, sign
+from tests.devnet.paying import CANCEL_FIELDS, UPTO_PERMIT_FIELDS, arguments, authorization, sign
 from tests.x402 import buyer
 from tests.x402.buyer import SEPOLIA, URL
 from tests.x402.scripted import ScriptedFacilitator, answering, drop
 
 USDC = KNOWN_ASSETS[SEPOLIA]
 TRANSFER_BYTES = "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
-PERMIT_TYPES = {
-    "PermitWitnessTransferFrom": [
-        {"name": "permitted", "type": "TokenPermissions"},
-        {"name": "spender", "type": "address"},
-        {"name": "nonce", "type": "uint256"},
-        {"name": "deadline", "type": "uint256"},
-        {"name": "witness", "type": "Witness"},
-    ],
-    "TokenPermissions": [{"name": "token", "type": "address"}, {"name": "amount", "type": "uint256"}],
-    "Witness": [
-        {"name": "to", "type": "address"},
-        {"name": "facilitator", "type": "address"},
-        {"name": "validAfter", "type": "uint256"},
-    ],
-}
 EARLY_S = 0
 
 
@@ -178,7 +163,7 @@ async def test_another_permit_with_the_same_nonce_did_not_pay(
         "witness": {"to": to, "facilitator": payer.address, "validAfter": after},
     }
     domain = {"name": "Permit2", "chainId": devchain.chain_id, "verifyingContract": PERMIT2}
-    signable = encode_typed_data(domain, PERMIT_TYPES, message)
+    signable = encode_typed_data(domain, UPTO_PERMIT_FIELDS, message)
     signature = payer.account.sign_message(signable).signature
     call = encode_call(
         "settle(((address,uint256),uint256,uint256),uint256,address,(address,address,uint256),bytes)",

@@ -30,6 +30,7 @@ from headgate.service.paying import (
     Receipt,
     Why,
     receipt_of,
+    repeated,
 )
 from headgate.store.ledger import Ledger
 from headgate.store.names import Names
@@ -141,7 +142,7 @@ class Cashier:
             raise
         if claimed.outcome is not Claim.FRESH:
             self.done(payment)
-            return _repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
+            return repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
         try:
             return await self._verify(payment)
         except BaseException:
@@ -175,7 +176,7 @@ class Cashier:
         outcome = claim_outcome(row, ask.binding, owner_alive=True)
         if outcome in (Claim.FRESH, Claim.SPENT):
             return None
-        return _repeated(outcome, row, signed, checked=False)
+        return repeated(outcome, row, signed, checked=False)
 
     async def _row(self, ask: Ask, signed: SignedPayment, offer: Offer, action: Action) -> OpenPayment:
         network, asset, payer, nonce = signed.key
@@ -209,7 +210,10 @@ class Cashier:
             await self.release(payment, State.CLAIMED, "facilitator out of reach")
             wait_s = _wait_s(payment.facilitator)
             return Declined(Why.UNREACHABLE, "facilitator_unavailable", retry_after_s=wait_s)
-        if not isinstance(verdict, Verified):
+        note = None
+        if isinstance(verdict, Refused) and await self._is_paid(payment, verdict.reason):
+            note = "settled by somebody else: paid on chain"
+        elif not isinstance(verdict, Verified):
             self._refusals.remember(payment.signed, verdict.reason, self.now_us())
             await self.release(payment, State.CLAIMED, verdict.reason)
             return Declined(Why.REFUSED, verdict.reason)
@@ -221,8 +225,22 @@ class Cashier:
                 return Declined(Why.BUSY, "too_many_payments_in_flight")
             self._in_flight.prove(payer)
             payment.counted = payer
-        payment.steps.append((self.now_us(), State.VERIFIED, None))
+        payment.steps.append((self.now_us(), State.VERIFIED, note))
         return payment
+
+    async def _is_paid(self, payment: OpenPayment, reason: str) -> bool:
+        """Whether an authorization that is said to be used has paid the seller as signed (case 10)."""
+        witness = self.chains.get(payment.signed.network)
+        if witness is None or not says_used(reason):
+            return False
+        try:
+            fate = await witness.fate(
+                payment.row._replace(authorization_json=wire.encode_json(payment.payload))
+            )
+        except ChainError as error:
+            log.warning("payment %s: what became of it is not known: %s", payment_text(payment.id), error)
+            return False
+        return isinstance(fate, Paid)
 
     async def release(self, payment: OpenPayment, since: State, note: str) -> None:
         """Nothing was settled and nothing will be: the same payment may be used again."""
@@ -460,37 +478,3 @@ def _name_hash(signed: SignedPayment) -> bytes | None:
     if signed.identifier is None or signed.needs_facilitator:
         return None
     return hashlib.sha256(signed.payer + signed.identifier.encode()).digest()
-
-
-def _repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, checked: bool) -> Declined:
-    """What a payment that was taken before leads to.
-
-    A kept answer is only for whoever can show the payment again: where the signature was not checked here it
-    must be the one that was settled, because everything else about it is public on the chain (case 17).
-    """
-    if outcome in (Claim.ANSWERED, Claim.REOPENED) and not checked and not _same_signature(row, signed):
-        return Declined(Why.REFUSED, Reason.SIGNATURE)
-    return _declined(outcome, row)
-
-
-def _same_signature(row: PaymentRow | None, signed: SignedPayment) -> bool:
-    if row is None or row.authorization_json is None:
-        return False
-    return wire.parse_kept(row.authorization_json).signature == signed.signature
-
-
-def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:
-    match outcome:
-        case Claim.RUNNING:
-            return Declined(Why.RUNNING, "payment_in_progress", row)
-        case Claim.PENDING:
-            return Declined(Why.PENDING, "payment_pending", row)
-        case Claim.ANSWERED:
-            return Declined(Why.ANSWERED, "payment_settled", row)
-        case Claim.REOPENED:
-            return Declined(Why.REOPENED, "payment_reopened", row)
-        case Claim.ELSEWHERE:
-            return Declined(Why.ELSEWHERE, "payment_bound_elsewhere", row)
-        case _:
-            reason = row.reason if row is not None and row.reason else "settlement_failed"
-            return Declined(Why.REFUSED, reason, row)

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from headgate.model.catalog import Action
-from headgate.model.offer import Offer, SignedPayment
-from headgate.model.payment import PaymentRow, State
+from headgate.model.offer import Offer, Reason, SignedPayment
+from headgate.model.payment import Claim, PaymentRow, State
 from headgate.x402 import wire
 from headgate.x402.facilitator import Facilitator
 
@@ -113,3 +113,37 @@ def receipt_of(row: PaymentRow) -> Receipt:
         "0x" + row.payer.hex(),
         row.charged_micros,
     )
+
+
+def repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, checked: bool) -> Declined:
+    """What a payment that was taken before leads to.
+
+    A kept answer is only for whoever can show the payment again: where the signature was not checked here it
+    must be the one that was settled, because everything else about it is public on the chain (case 17).
+    """
+    if outcome in (Claim.ANSWERED, Claim.REOPENED) and not checked and not _same_signature(row, signed):
+        return Declined(Why.REFUSED, Reason.SIGNATURE)
+    return _declined(outcome, row)
+
+
+def _same_signature(row: PaymentRow | None, signed: SignedPayment) -> bool:
+    if row is None or row.authorization_json is None:
+        return False
+    return wire.parse_kept(row.authorization_json).signature == signed.signature
+
+
+def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:
+    match outcome:
+        case Claim.RUNNING:
+            return Declined(Why.RUNNING, "payment_in_progress", row)
+        case Claim.PENDING:
+            return Declined(Why.PENDING, "payment_pending", row)
+        case Claim.ANSWERED:
+            return Declined(Why.ANSWERED, "payment_settled", row)
+        case Claim.REOPENED:
+            return Declined(Why.REOPENED, "payment_reopened", row)
+        case Claim.ELSEWHERE:
+            return Declined(Why.ELSEWHERE, "payment_bound_elsewhere", row)
+        case _:
+            reason = row.reason if row is not None and row.reason else "settlement_failed"
+            return Declined(Why.REFUSED, reason, row)

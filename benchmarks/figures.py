@@ -26,6 +26,7 @@ _RATIOS = (
     ("seat path, event on disk ÷ bare", "headgate-seat", "bare-starlette", 0.5),
     ("unpaid 402 ÷ bare", "headgate-402", "bare-starlette", 0.9),
     ("unpaid 402 ÷ @x402/express", "headgate-402", "express-402", 3.0),
+    ("garbage header ÷ unpaid 402", "headgate-garbage", "headgate-402", 1.0),
     ("paid ÷ x402 SDK's FastAPI middleware", "headgate-paid", "sdk-paid", 5.0),
     ("paid ÷ @x402/express", "headgate-paid", "express-paid", 1.2),
 )

@@ -87,6 +87,19 @@ class Signer:
         return tuple(request for job in jobs for request in job.result())
 
 
+def expired_requests(offer: Offer, path: str, host: str, count: int) -> tuple[bytes, ...]:
+    """`count` GETs with payments that were valid until a minute ago, well signed all the same."""
+    terms, over = _Terms(offer), int(time.time()) - 60
+    return tuple(
+        get_request(
+            path,
+            host,
+            [("PAYMENT-SIGNATURE", _header(offer, terms.pay(index % _WALLETS, valid_before=over)))],
+        )
+        for index in range(count)
+    )
+
+
 def _paid_requests(offer: Offer, path: str, host: str, count: int) -> list[bytes]:
     """One process's share; the wallets take turns."""
     terms = _Terms(offer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ from benchmarks.load import LoadGenerator, LoadJob, LoadResult, UnexpectedAnswer
 from benchmarks.ready import BrokenError, DidNotStartError, NotAvailableError, Running, python_module, start
 from benchmarks.sellers.thing import PATH
 
-Kind = Literal["bare", "seat", "402", "paid"]
+Kind = Literal["bare", "seat", "402", "garbage", "expired", "paid"]
 
 BASE = "bare-starlette"
 """The side that every other is compared with."""
@@ -24,8 +25,21 @@ _EXPECT: Mapping[Kind, tuple[int, bytes]] = {
     "bare": (200, b""),
     "seat": (200, b""),
     "402": (402, b"payment-required:"),
+    "garbage": (400, b""),
+    "expired": (402, b"payment-required:"),
     "paid": (200, b"payment-response:"),
 }
+
+
+_EXPIRED = 200
+_GARBAGE = (
+    "no base64 at all!",
+    base64.b64encode(bytes(range(256)) * 2).decode(),
+    base64.b64encode(b'{"x402Version": 2, "accepted": {"scheme": "exact"').decode(),
+    base64.b64encode(b"[" * 300).decode(),
+    base64.b64encode(json.dumps({"x402Version": 2, "payload": {"x": "y" * 600}}).encode()).decode(),
+)
+"""What holds no payment, each in another way; none is longer than a real one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,8 @@ SIDES = (
     Side("bare-fastapi", "fastapi", "bare", "FastAPI, nothing in front"),
     Side("headgate-seat", "headgate", "seat", "a customer inside the plan, event on disk before the answer"),
     Side("headgate-402", "headgate", "402", "no credentials, no payment"),
+    Side("headgate-garbage", "headgate", "garbage", "a payment header that holds no payment: 400"),
+    Side("headgate-expired", "headgate", "expired", "a payment that is over: 402, and nobody is asked"),
     Side("sdk-402", "sdk", "402", "x402 SDK's FastAPI middleware, no payment"),
     Side("express-402", "express", "402", "@x402/express, no payment"),
     Side("headgate-paid", "headgate", "paid", "fresh payments; claim, intent and event on disk"),
@@ -148,6 +164,7 @@ class Sellers:
             needed_header=header,
         )
         settled_before = self.payments_settled() if paid else 0
+        verified_before = self.payments_verified()
         try:
             result = generator.run(job)
         except UnexpectedAnswerError as error:
@@ -156,15 +173,22 @@ class Sellers:
             raise UnexpectedAnswerError(
                 f"{side.name}: {result.answers} answers, but {settled} payments settled"
             )
+        if not paid and self.payments_verified() != verified_before:
+            raise UnexpectedAnswerError(f"{side.name}: the facilitator was asked, which costs a call each")
         return result
 
     def _requests(self, side: Side, payments_ready: int) -> tuple[bytes, ...]:
         port = self.running[side.seller].port
         host = f"127.0.0.1:{port}"
-        if side.kind == "paid":
+        if side.kind in ("paid", "expired"):
             if side.seller not in self._offers:
                 self._offers[side.seller] = self._offer(side)
-            return self._signer.requests(self._offers[side.seller], PATH, host, payments_ready)
+            offer = self._offers[side.seller]
+            if side.kind == "expired":
+                return payments.expired_requests(offer, PATH, host, _EXPIRED)
+            return self._signer.requests(offer, PATH, host, payments_ready)
+        if side.kind == "garbage":
+            return tuple(get_request(PATH, host, [("PAYMENT-SIGNATURE", text)]) for text in _GARBAGE)
         credentials = [("Authorization", f"Bearer {self._seat_key}")] if side.kind == "seat" else []
         return (get_request(PATH, host, credentials),)
 
@@ -178,5 +202,13 @@ class Sellers:
 
     def payments_settled(self) -> int:
         """Distinct payments that the stub facilitator has settled so far."""
+        return self._counts()["payments"]
+
+    def payments_verified(self) -> int:
+        """How often the stub facilitator was asked to verify so far."""
+        return self._counts()["verified"]
+
+    def _counts(self) -> dict[str, int]:
         with urlopen(f"{self.facilitator_url}/counts", timeout=10) as answer:
-            return int(json.load(answer)["payments"])
+            counts: dict[str, int] = json.load(answer)
+            return counts

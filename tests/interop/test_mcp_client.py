@@ -32,6 +32,7 @@ from x402.mechanisms.evm.upto import UptoEvmScheme
 
 from headgate import Headgate, usage
 from headgate.devnet import EmbeddedFacilitator, Wallet
+from headgate.devnet.wallets import payers
 from headgate.x402.facilitator import InProcessFacilitator
 from tests.interop.conftest import Seller
 from tests.web.shop import Calls, Clock, Row, Shop, configured, serving
@@ -242,3 +243,21 @@ async def test_the_example_over_stdio(example: Path, key: str) -> None:
     events = said_by(example, HEADGATE, "events", "--customer", "northwind", "-c", "headgate.toml")
     booked = [json.loads(line) for line in events.splitlines()]
     assert [event["channel"] for event in booked] == ["seat", "overage"]
+
+
+async def test_the_official_x402_client_pays_over_stdio(example: Path) -> None:
+    """The payment travels with the message, and no HTTP is anywhere."""
+    started = StdioServerParameters(command=sys.executable, args=["main.py"], cwd=example, env=environment())
+    async with Client(stdio_client(started)) as client:
+        agent = buyer(client, payers(3)[2])
+        bought = await agent.call_tool("summarise", {"text": "Paid over stdio. Indeed."})
+        assert bought.payment_made
+        assert bought.payment_response is not None
+        assert bought.payment_response.success
+        assert json.loads(bought.content[0]["text"]) == {"summary": "Paid over stdio."}
+    events = said_by(example, HEADGATE, "events", "--channel", "x402", "-c", "headgate.toml")
+    rows = [json.loads(line) for line in events.splitlines()]
+    paid = [row for row in rows if row["payer"].lower() == payers(3)[2].address.lower()]
+    assert [(row["charged_amount"], row["route"]) for row in paid] == [
+        ("0.100000", "MCP tools/call summarise")
+    ]

@@ -14,9 +14,8 @@ import pytest
 from eth_account import Account
 
 from headgate.config import Config
-from headgate.model.errors import StoreUnavailable
 from headgate.store.operations import MovePayment
-from tests.web.shop import Shop, Wire, client_of, opened_shop, paid, problem_of, scope
+from tests.web.shop import Shop, Wire, client_of, failing, opened_shop, paid, problem_of, scope
 from tests.x402.buyer import PAYER, changed, opened, sealed
 from tests.x402.scripted import answering, drop, refusing
 
@@ -127,19 +126,8 @@ async def test_a_request_ends_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         working = asyncio.create_task(client.get("/v1/doc", headers=paid(await client.get("/v1/doc"))))
         while shop.calls.count < 1:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        ledger = shop.gate.ledger
-        assert ledger is not None
-        submit = ledger.submit
-
-        def failing(operation: Any) -> Any:
-            if not isinstance(operation, MovePayment):
-                return submit(operation)
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(StoreUnavailable())
-            return future
-
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "submit", failing)
+            failing(patch, shop, MovePayment)
             shop.facilitator.script.verify.append(refusing("insufficient_funds"))
             refused = await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))
             assert problem_of(refused) == "store_unavailable"

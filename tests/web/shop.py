@@ -20,6 +20,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -30,6 +31,7 @@ from x402.http.utils import decode_payment_required_header, encode_payment_signa
 from headgate import Headgate, usage
 from headgate.app import clock_us
 from headgate.config import Config, parse
+from headgate.model.errors import StoreUnavailable
 from headgate.model.event import Channel, Kind
 from headgate.model.payment import State
 from headgate.service.customers import create_customer
@@ -350,6 +352,22 @@ async def client_of(app: Any, transport: str) -> AsyncIterator[httpx.AsyncClient
         direct = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=direct, base_url="http://api.example.com") as client:
             yield client
+
+
+def failing(patch: pytest.MonkeyPatch, shop: Shop, kind: type[Any]) -> None:
+    """From now on, and until `patch` is undone, the store cannot write operations of a kind."""
+    ledger = shop.gate.ledger
+    assert ledger is not None
+    submit = ledger.submit
+
+    def submitted(operation: Any) -> Any:
+        if not isinstance(operation, kind):
+            return submit(operation)
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(StoreUnavailable())
+        return future
+
+    patch.setattr(ledger, "submit", submitted)
 
 
 async def until(holds: Callable[[], Any], timeout_s: int = 30) -> None:

@@ -28,6 +28,7 @@ from tests.web.shop import (
     Wire,
     bearer,
     client_of,
+    failing,
     opened_shop,
     paid,
     scope,
@@ -656,19 +657,8 @@ async def test_what_is_not_charged_is_not_settled_when_the_store_comes_back(
             task.cancel()
         call = Running(shop, "/v1/chat", payment)
         await play.do(SSE, body(b"data: x\n\n"))
-        ledger = shop.gate.ledger
-        assert ledger is not None
-        submit = ledger.submit
-
-        def failing(operation: Any) -> Any:
-            if not isinstance(operation, MovePayment):
-                return submit(operation)
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(StoreUnavailable())
-            return future
-
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "submit", failing)
+            failing(patch, shop, MovePayment)
             play.put(END, None)
             await call.task
         assert call.wire.sent[-1] == END

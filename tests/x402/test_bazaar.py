@@ -1,4 +1,4 @@
-"""The declaration of a route: what stands in a path for each wildcard, in time that a stranger cannot raise."""
+"""The declaration of a route: what stands in a path for each wildcard, whatever a stranger asks for."""
 
 from __future__ import annotations
 

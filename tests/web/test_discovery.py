@@ -33,7 +33,7 @@ from headgate.service.networks import ASK_EVERY_US
 from headgate.x402.bazaar import declaration
 from headgate.x402.offer import HEADER_LIMIT
 from tests.web.shop import ORIGIN, Calls, Shop, bearer, client_of, config_text, opened_shop, paid, unpacked
-from tests.x402.buyer import SEPOLIA
+from tests.x402.buyer import SEPOLIA, sealed
 from tests.x402.scripted import Answer, ScriptedFacilitator
 
 PATHS = ["/openapi.json", "/.well-known/x402", "/llms.txt"]
@@ -438,6 +438,20 @@ async def test_a_payment_with_the_declaration_is_served(client: httpx.AsyncClien
     assert settled["paymentPayload"]["extensions"]["bazaar"] == bazaar_of(unpaid)
 
 
+async def test_facilitators_are_told_the_seller_s_declaration_and_not_the_buyer_s(
+    client: httpx.AsyncClient, shop: Shop
+) -> None:
+    """They list resources by it: a buyer could have others pay for something else."""
+    unpaid = await client.get("/v1/files/a.txt")
+    payment = unpacked(paid(unpaid)["PAYMENT-SIGNATURE"])
+    payment["extensions"]["bazaar"] = {"routeTemplate": "/evil/:x", "info": {"input": {"method": "DELETE"}}}
+    payment["extensions"]["surprise"] = {"info": {}}
+    answer = await client.get("/v1/files/a.txt", headers={"PAYMENT-SIGNATURE": sealed(payment).decode()})
+    assert answer.status_code == 200
+    told = [asked["paymentPayload"] for step, asked in shop.facilitator.asked if step != "supported"]
+    assert [each["extensions"] for each in told] == [{"bazaar": bazaar_of(unpaid)}] * 2
+
+
 @pytest.mark.parametrize(
     ("route", "path", "template", "values"),
     [
@@ -445,6 +459,7 @@ async def test_a_payment_with_the_declaration_is_served(client: httpx.AsyncClien
         ("DELETE /a/{x}", "/a/1/", "/a/:x", {"x": "1"}),
         ("PUT /models/{name}:generate", "/models/m:generate", None, {"name": "m"}),
         ("PATCH /ü/{x}", "/ü/1", None, {"x": "1"}),
+        ("GET /x{b}y", "/x1y", None, {"b": "1"}),
         ("GET /a/{x}", "/a/" + "v" * 5000, "/a/:x", None),
         ("GET /a/{x}", "/elsewhere", "/a/:x", None),
     ],

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from headgate import Headgate
 from headgate.model.calendar import AccountingCalendar, format_month
 from headgate.model.report import Span
 from headgate.service.owed import NOTE
@@ -47,7 +48,7 @@ class Work:
     def __init__(self) -> None:
         self.count = 0
         self.status = 200
-        self.raises = False
+        self.raises = self.early = False
         self.size = 10
         self.begun = asyncio.Event()
         self.goes_on = asyncio.Event()
@@ -69,6 +70,9 @@ class Work:
 
         async def page(_request: Request) -> Response:
             self.count += 1
+
+            if self.early:
+                raise RuntimeError("the handler failed")
 
             async def chunks() -> AsyncIterator[bytes]:
                 yield b"first,"
@@ -122,8 +126,8 @@ async def test_work_that_fails_is_owed(how: str, tmp_path: Path) -> None:
         work.raises, work.status = how == "raises", int(how) if how.isdigit() else 200
         answer = await client.get("/v1/first", headers=payment)
         assert answer.status_code == (500 if how == "raises" else int(how))
-        if how != "raises":
-            assert "payment-response" in answer.headers  # it was charged, and can prove it
+        assert unpacked(answer.headers["payment-response"])["success"] is True  # it was charged: proof
+        assert "headgate-receipt" in answer.headers
         assert await shop.ledger() == [BOOKED]
         assert await shop.payments() == ["reopened"]
         assert (await client.get("/v1/first", headers=payment)).status_code >= 400
@@ -136,6 +140,30 @@ async def test_work_that_fails_is_owed(how: str, tmp_path: Path) -> None:
         assert shop.asked == ["verify", "settle"]
         assert (await client.get("/v1/first", headers=payment)).json()["call"] == 3
         assert work.count == 3
+
+
+@pytest.mark.parametrize("path", ["/v1/first", "/v1/page"])
+async def test_inside_an_application_its_failure_is_told_by_headgate(path: str, tmp_path: Path) -> None:
+    """Added as middleware it stands inside the framework's own handler of errors, which knows no receipt."""
+
+    def inside(app: Starlette, gate: Headgate) -> Starlette:
+        app.add_middleware(gate.middleware)
+        return app
+
+    async with selling(tmp_path, wrap=inside) as (shop, work, client):
+        payment = await offered(client, path)
+        work.raises = True
+        if path == "/v1/page":
+            work.early = True  # it fails before the stream's first byte
+        answer = await client.get(path, headers=payment)
+        assert (answer.status_code, problem_of(answer)) == (500, "paid_work_failed")
+        assert unpacked(answer.headers["payment-response"])["success"] is True
+        receipt = httpx.URL(answer.headers["headgate-receipt"]).path
+        assert (await client.get(receipt)).json()["state"] == "reopened"
+        work.raises = work.early = False
+        assert (await client.get(path, headers=payment)).status_code == 200
+        assert await shop.ledger() == [BOOKED]
+        assert (await client.get(receipt)).json()["state"] == "settled"
 
 
 async def test_one_request_at_a_time(tmp_path: Path) -> None:

@@ -377,3 +377,41 @@ def test_any_byte_changed_is_a_payment_or_a_payment_error(position: int, value: 
 
 
 FUZZED = buyer.signed(offer())
+
+
+# --- what of a payment's extensions a facilitator is told ---
+
+OWN = {"bazaar": {"info": {"input": {"type": "http", "method": "GET"}}}}
+IDENTIFIED = {"payment-identifier": {"info": {"required": False, "id": "a" * 16}}}
+PERMIT = {"info": {"signature": "0x12", "from": PAYER.address}}
+SPONSORED = {"eip2612GasSponsoring": PERMIT, "erc20ApprovalGasSponsoring": PERMIT}
+TOLD: list[tuple[str, Any, Any, Any]] = [
+    # (what is said of it, the buyer's extensions, with EIP-3009, with Permit2)
+    ("nothing", {}, {}, {}),
+    ("the payment's name", IDENTIFIED, IDENTIFIED, IDENTIFIED),
+    ("an identifier without a name", {"payment-identifier": {"info": {}}}, {}, {}),
+    ("our declaration", OWN, OWN, OWN),
+    ("another in its place", {"bazaar": {"info": {"input": {"method": "DELETE"}}}}, OWN, OWN),
+    ("nonsense in its place", {"bazaar": "x"}, OWN, OWN),
+    ("something unknown", {"sign-in-with-x": {"a": 1}, **IDENTIFIED}, IDENTIFIED, IDENTIFIED),
+    ("permits", SPONSORED, {}, SPONSORED),
+    ("all of it", {**SPONSORED, **OWN, **IDENTIFIED, "new": 1}, {**OWN, **IDENTIFIED}, None),
+]
+
+
+@pytest.mark.parametrize("row", TOLD, ids=lambda row: row[0])
+def test_the_extensions_a_facilitator_is_told(
+    row: tuple[str, Any, Any, Any], exact: buyer.Json, upto: buyer.Json
+) -> None:
+    _, said, by_transfer, by_permit = row
+    by_permit = {**SPONSORED, **OWN, **IDENTIFIED} if by_permit is None else by_permit
+    for payload, made, told in ((exact, offer(), by_transfer), (upto, offer(buyer.VARIABLE), by_permit)):
+        payment = wire.decode(sealed(payload | {"extensions": said}))
+        sent = wire.facilitator_payload(payment, made, url=URL, mime_type="a/b", declared=OWN)
+        assert sent.get("extensions", {}) == told
+        PaymentPayload.model_validate(sent)
+
+
+def test_a_route_that_declares_nothing_has_nothing_told_of_it(exact: buyer.Json) -> None:
+    payment = wire.decode(sealed(exact | {"extensions": {"bazaar": {"info": "the buyer's"}}}))
+    assert "extensions" not in wire.facilitator_payload(payment, offer(), url=URL, mime_type="a/b")

@@ -132,26 +132,27 @@ class PathPattern:
 def path_expression(parts: Sequence[str]) -> tuple[str, list[int]]:
     """A regular expression for a pattern; how much longer each wildcard's group is than what it stands for.
 
-    `parts` are as a PathPattern has them. No step is ever taken back, so a stranger's path cannot make it
-    slow: a wildcard ends at the first place where the text behind it stands, and the last one of a segment
-    takes the rest of the segment, of which the end is then compared. A wildcard never reaches over a `/`, so
-    nothing that the pattern matches is missed by that.
+    `parts` are as a PathPattern has them. A stranger's path cannot make it slow: in a segment no step is ever
+    taken back. A wildcard ends at the first place where the text behind it stands, and the last one of a
+    segment takes the rest of the segment, of which the end is then compared. Only a rest of the path, which
+    reaches over `/`, tries one segment after the other as its last, because the text behind it says how many
+    segments follow. So nothing that the pattern matches is missed.
     """
     expression = re.escape(parts[0])
     longer: list[int] = []
     for kind, behind in zip(parts[1::2], parts[2::2], strict=True):
         ending, slash, further = behind.partition("/")
         last = bool(slash) or (len(longer) == len(parts) // 2 - 1)
-        if kind == "rest":
-            expression += "(.*)" + re.escape(behind)
-            longer.append(0)
+        before, least = ("(?:[^/]*+/)*", 0) if kind == "rest" else ("", 1)
+        if kind == "rest" and not behind:
+            expression += "(.*)"
         elif last:
             look_back = f"(?<={re.escape(ending)})" if ending else ""
-            expression += f"([^/]{{{len(ending) + 1},}}+){look_back}" + re.escape(slash + further)
-            longer.append(len(ending))
+            expression += f"({before}[^/]{{{len(ending) + least},}}+){look_back}" + re.escape(slash + further)
         else:
-            expression += f"(?>([^/]+?){re.escape(behind)})"
-            longer.append(0)
+            up_to = f"(?>[^/]{{{least},}}?(?={re.escape(behind)}))"
+            expression += f"({before}{up_to})" + re.escape(behind)
+        longer.append(len(ending) if last else 0)
     return expression, longer
 
 

@@ -45,7 +45,7 @@ class PaidAnswer:
             body = message.get("body", b"")
             self.size += len(body)
             self._file.write(body)
-        else:
+        elif self.start is not None:  # before the start stand hints at an answer that may never leave
             self._others.append(message)  # a file to be sent, trailers
         if self.start is not None and is_last(self.start, message):
             self._whole = True

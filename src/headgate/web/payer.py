@@ -308,8 +308,8 @@ class Payer:
         try:
             try:
                 await app(scope, receiver, answer.send)
-            except Exception:
-                if concluded or receiver.refused is None:
+            except Exception as error:
+                if not isinstance(error, BodyRefused) and (concluded or receiver.refused is None):
                     raise
                 log.info("a payer's body was too large or too slow")
             await conclude()

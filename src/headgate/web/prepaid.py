@@ -85,7 +85,7 @@ class PrepaidAnswer:
             raise
         await self._fail("the application did not finish its answer")
         if receiver.refused is not None and not self._begun:
-            await receiver.refused.send(send)
+            await with_added(receiver.refused, self._added).send(send)
 
     async def _take(self, message: Message) -> None:
         if message["type"] == "http.response.start":

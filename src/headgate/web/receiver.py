@@ -60,8 +60,8 @@ class Receiver:
             self.refused = self.refused or problem(
                 408,
                 "body_too_slow",
-                "The body did not arrive in time, and nothing was charged. Send it faster; the same payment "
-                "can be used again while it is valid for long enough.",
+                "The body did not arrive in time. Send it faster; the same payment can be used again, while "
+                "it is valid for long enough or if it has settled already.",
             )
             raise BodyRefused from None
 

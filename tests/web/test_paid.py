@@ -1,0 +1,214 @@
+"""Paid answers message by message, as bare ASGI: what leaves, what is kept, what is cut short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from headgate.config import Config
+from headgate.web.paid import with_receipt
+from tests.web.shop import Row, Shop, Wire, client_of, opened_shop, paid, scope
+from tests.x402.buyer import PAYER
+
+pytestmark = pytest.mark.timeout(60)
+SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
+Json = dict[str, Any]
+FIRST = """
+[actions."first"]
+title = "Paid first"
+price = "0.10"
+settle = "before"
+routes = ["GET /v1/files/first"]
+"""
+
+
+def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Json:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(content: bytes, *, more: bool = False) -> Json:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+def saying(*messages: Json) -> Any:
+    """An application that says this, however it is asked, and returns."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        for message in messages:
+            await send({**message, "headers": list(message["headers"])} if "headers" in message else message)
+
+    return lambda _calls: app
+
+
+async def bought(shop: Shop, path: str = "/v1/doc", payment: dict[str, str] | None = None) -> Wire:
+    if payment is None:
+        payment = await offered(shop, path)
+    wire = Wire()
+    await shop.app(scope(path=path, headers=payment), wire.receive, wire.send)
+    return wire
+
+
+async def offered(shop: Shop, path: str = "/v1/doc") -> dict[str, str]:
+    wire = Wire()
+    await shop.app(scope(path=path), wire.receive, wire.send)
+    return paid(httpx.Response(402, headers=wire.sent[0]["headers"]))
+
+
+def names(wire: Wire) -> list[str]:
+    return [name.lower().decode() for name, _ in wire.sent[0]["headers"]]
+
+
+# --- cut short ------------------------------------------------------------------------------------
+
+CUT = {
+    "ten bytes of a thousand": [start(200, (b"content-length", b"1000")), body(b"x" * 10, more=True)],
+    "ten bytes, no length": [start(), body(b"x" * 10, more=True)],
+    "the start only": [start(200, (b"content-length", b"1000"))],
+    "two parts": [start(), body(b"x" * 5, more=True), body(b"y" * 5, more=True)],
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+async def test_an_answer_that_is_cut_short_is_not_sold(case: str, tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, app=saying(*CUT[case])) as shop:
+        payment = await offered(shop)
+        for _ in range(2):  # the payment is as good as before
+            wire = await bought(shop, payment=payment)
+            assert wire.status == 200
+            assert wire.body == b"".join(message.get("body", b"") for message in CUT[case])
+            assert all(message["more_body"] for message in wire.sent[1:])
+            assert "payment-response" not in names(wire)
+            assert await shop.payments() == ["released"]
+        assert shop.asked == ["verify", "verify"]
+        assert (await shop.ledger(), await shop.sql("SELECT * FROM answers")) == ([], [])
+
+
+@pytest.mark.parametrize("case", CUT)
+async def test_its_client_sees_that_it_was_cut(case: str, tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, app=saying(*CUT[case])) as shop, client_of(shop.app, "http") as client:
+        payment = paid(await client.get("/v1/doc"))
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/v1/doc", headers=payment)
+
+
+# --- before the start -----------------------------------------------------------------------------
+
+
+async def test_a_hint_before_the_start_never_comes_after_it(tmp_path: Path) -> None:
+    hint = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+    app = saying(hint, start(), body(b"done"))
+    async with opened_shop(tmp_path, app=app) as shop:
+        payment = await offered(shop)
+        wire = await bought(shop, payment=payment)
+        assert [message["type"] for message in wire.sent] == ["http.response.start", "http.response.body"]
+        assert wire.body == b"done"
+        assert "payment-response" in names(wire)
+        again = await bought(shop, payment=payment)  # it does not keep the answer from being kept
+        assert (again.status, again.body) == (200, b"done")
+        assert await shop.ledger() == [SOLD]
+
+
+async def test_trailers_still_come_last(tmp_path: Path) -> None:
+    trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": False}
+    async with opened_shop(
+        tmp_path, app=saying({**start(), "trailers": True}, body(b"done"), trailers)
+    ) as shop:
+        wire = await bought(shop)
+        assert [message["type"].rpartition(".")[2] for message in wire.sent] == ["start", "body", "trailers"]
+
+
+# --- caches, and how a kept answer is framed ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ([b'private="set-cookie"'], [b"private, no-store"]),  # keeps that header out, not the answer
+        ([b'private="x", max-age=600'], [b"private, no-store"]),
+        ([b'no-store, private="set-cookie"'], [b'no-store, private="set-cookie"']),
+        ([b"private, max-age=60"], [b"private, max-age=60"]),
+        ([b"PRIVATE"], [b"PRIVATE"]),
+        ([b"private", b"max-age=60"], [b"private, no-store"]),
+        ([b"private, public"], [b"private, no-store"]),
+        ([b"no-cache"], [b"private, no-store"]),
+        ([], [b"private, no-store"]),
+    ],
+)
+def test_what_a_shared_cache_is_told(said: list[bytes], left: list[bytes]) -> None:
+    headers = with_receipt([(b"Cache-Control", value) for value in said], ())
+    assert [value for name, value in headers if name.lower() == b"cache-control"] == left
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CDN-Cache-Control", "Surrogate-Control", "Cloudflare-CDN-Cache-Control", "Akamai-CDN-Cache-Control"],
+)
+async def test_no_policy_goes_past_cache_control(name: str, shop: Shop, client: httpx.AsyncClient) -> None:
+    query = {f"h-{name}": "max-age=600", "h-cache-control": "private, max-age=5"}
+    payment = paid(await client.get("/v1/doc"))
+    for _ in range(2):  # the answer, and the kept answer
+        answer = await client.get("/v1/doc", params=query, headers=payment)
+        assert answer.status_code == 200
+        assert name.lower() not in answer.headers
+        assert answer.headers.get_list("cache-control") == ["private, max-age=5"]
+    key = await shop.customer("ada", "team")
+    free = await client.get("/v1/doc", params=query, headers={"X-API-Key": key})
+    assert free.headers[name] == "max-age=600"  # a customer's answer is the application's affair
+
+
+async def test_a_kept_204_has_no_length(shop: Shop) -> None:
+    payment = await offered(shop)
+    wires = []
+    for _ in range(2):
+        wire = Wire()
+        asked = scope(query_string=b"status=204", headers=payment)
+        await shop.app(asked, wire.receive, wire.send)
+        wires.append(wire)
+        assert (wire.status, wire.body) == (204, b"")
+        assert "payment-response" in names(wire)
+        assert "content-length" not in names(wire)
+    assert (shop.calls.count, await shop.ledger()) == (1, [SOLD])
+
+
+async def test_a_kept_answer_is_framed_anew(tmp_path: Path) -> None:
+    """How the first one was framed on its connection is nothing that the next one has to do with."""
+    framing = [(b"Transfer-Encoding", b"chunked"), (b"Connection", b"close"), (b"Trailer", b"x-sum")]
+    app = saying(start(200, *framing, (b"X-Own", b"1")), body(b"one,", more=True), body(b"two"))
+    async with opened_shop(tmp_path, app=app) as shop:
+        payment = await offered(shop)
+        first, again = await bought(shop, payment=payment), await bought(shop, payment=payment)
+        assert (first.body, again.body) == (b"one,two", b"one,two")
+        assert "transfer-encoding" in names(first)
+        assert not {"transfer-encoding", "connection", "trailer"} & set(names(again))
+        assert "x-own" in names(again)
+        assert [value for name, value in again.sent[0]["headers"] if name == b"content-length"] == [b"7"]
+
+
+# --- paid before the work, and too large to keep --------------------------------------------------
+
+
+async def test_a_prepaid_answer_too_large_to_keep_leaves_as_it_is_made(tmp_path: Path) -> None:
+    left: list[int] = []
+    wire = Wire()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send(start())
+        for _ in range(6):
+            await send(body(b"x" * 40, more=True))
+            left.append(len(wire.body))
+        await send(body(b""))
+
+    def small(config: Config) -> Config:
+        return replace(config, limits=replace(config.limits, kept_answer_bytes=100))
+
+    async with opened_shop(tmp_path, app=lambda _calls: app, more=FIRST, change=small) as shop:
+        payment = await offered(shop, "/v1/files/first")
+        await shop.app(scope(path="/v1/files/first", headers=payment), wire.receive, wire.send)
+        assert left == [0, 0, 120, 160, 200, 240]  # held back while it can be kept, and then no more
+        assert [len(message.get("body", b"")) for message in wire.sent[1:]] == [40] * 6 + [0]
+        assert await shop.payments() == ["settled"]
+        assert await shop.sql("SELECT body FROM answers") == [(None,)]

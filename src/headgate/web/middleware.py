@@ -23,7 +23,7 @@ from headgate.model.routing import Match
 from headgate.service.admit import Admitted, Desk, Presented
 from headgate.web.answer import STORE_DOWN, CustomerAnswer
 from headgate.web.credentials import STRANGER, Credentials, read_credentials
-from headgate.web.payer import Payer
+from headgate.web.payer import Exchange, Payer
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send, problem
 from headgate.web.receiver import Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
@@ -137,7 +137,8 @@ class Middleware:
         if decision is Decision.COUNT or decision is Decision.HELD:
             await self._customer(admitted, scope, receive, send)
         elif decision is Decision.PAY and gate.payer.sells:
-            await gate.payer.serve(self.app, admitted, credentials, scope, receive, send)
+            exchange = Exchange(self.app, admitted, scope, receive, send)
+            await gate.payer.serve(exchange, credentials)
         elif decision is Decision.FREE:
             scope[SCOPE_KEY] = Usage(admitted, "free")
             await self.app(scope, receive, send)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from headgate.config import Limits
 from headgate.model.catalog import Action
@@ -46,6 +47,20 @@ log = logging.getLogger("headgate.web")
 
 SHORTEST_BODY_S = 10
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"trailer"})
+
+
+class Exchange(NamedTuple):
+    """One admitted request and the way to its answer: what the server handed in, and the application."""
+
+    app: App
+    admitted: Admitted
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    async def answer(self, reply: Reply) -> None:
+        """Answer with something of Headgate's own."""
+        await reply.send(self.send, head=self.scope["method"] == "HEAD")
 
 
 class Payer:
@@ -99,71 +114,53 @@ class Payer:
             reply = NO_OFFERS
         await reply.send(send, head=scope["method"] == "HEAD")
 
-    async def serve(
-        self,
-        app: App,
-        admitted: Admitted,
-        credentials: Credentials,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def serve(self, exchange: Exchange, credentials: Credentials) -> None:
         """Answer a request for an action that must be paid."""
-        head = scope["method"] == "HEAD"
-        cashier = self._cashier
-        assert cashier is not None
+        admitted, action = exchange.admitted, exchange.admitted.action
         pays = bool(credentials.payments or credentials.payments_v1)
-        if not pays or not self._storefront.sells(admitted.action.name):
-            await self.invite(admitted.action, scope, send)
+        if not pays or not self._storefront.sells(action.name):
+            await self.invite(action, exchange.scope, exchange.send)
             return
         try:
             signed = wire.read_headers(credentials.payments, credentials.payments_v1)
         except PaymentError as error:
-            await problem(400, error.code, str(error)).send(send, head=head)
+            await exchange.answer(problem(400, error.code, str(error)))
             return
         assert signed is not None
-        ask = self._ask(admitted, scope, signed)
+        ask = self._ask(admitted, exchange.scope, signed)
         try:
-            opened = await cashier.open(
-                ask, signed, self._storefront.quotes(admitted.action.name), self._storefront.priced
+            opened = await self.cashier.open(
+                ask, signed, self._storefront.quotes(action.name), self._storefront.priced
             )
         except StoreError as error:
             log.error("a payment could not be claimed: %s", error)
-            await STORE_DOWN.send(send, head=head)
+            await exchange.answer(STORE_DOWN)
             return
         if isinstance(opened, OpenPayment) and settles_first(opened.action):
-            await self._settle_first(app, cashier, opened, admitted, scope, receive, send)
+            await self._settle_first(exchange, opened)
         elif isinstance(opened, OpenPayment) and opened.action.stream:
-            await self._flow(app, cashier, opened, admitted, scope, receive, send)
+            await self._flow(exchange, opened)
         elif isinstance(opened, OpenPayment):
-            await self._work(app, cashier, opened, admitted, scope, receive, send)
+            await self._work(exchange, opened)
         else:
-            await self._repeated(app, cashier, opened, admitted, scope, receive, send)
+            await self._repeated(exchange, opened)
 
-    async def _repeated(
-        self,
-        app: App,
-        cashier: Cashier,
-        declined: Declined,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _repeated(self, exchange: Exchange, declined: Declined) -> None:
         """Answer a payment that opens no new work: it was taken before, or is refused."""
         row = declined.row
         try:
             due_again = row is not None and await self.is_due_again(declined)
         except StoreError as error:
             log.error("what is kept for a payment could not be read: %s", error)
-            await PENDING.send(send, head=scope["method"] == "HEAD")
+            await exchange.answer(PENDING)
             return
-        if declined.why is Why.REOPENED and row is not None and _is_owed(row, admitted):
-            await self._prepaid(app, cashier, row, admitted, scope, receive, send)
+        if declined.why is Why.REOPENED and row is not None and _is_owed(row, exchange.admitted):
+            await self._prepaid(exchange, row)
         elif row is not None and due_again:
-            await self._again_for(cashier, row, admitted).serve(app, scope, receive, send)
+            again = self._again_for(row, exchange.admitted)
+            await again.serve(exchange.app, exchange.scope, exchange.receive, exchange.send)
         else:
-            await self._declined(declined, admitted.action, scope, receive, send)
+            await self._declined(exchange, declined)
 
     def _ask(self, admitted: Admitted, scope: Scope, signed: SignedPayment) -> Ask:
         target = scope.get("raw_path") or scope["path"].encode()
@@ -199,77 +196,60 @@ class Payer:
 
     # --- settled before the work ------------------------------------------------------------------
 
-    async def _settle_first(
-        self,
-        app: App,
-        cashier: Cashier,
-        opened: OpenPayment,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _settle_first(self, exchange: Exchange, opened: OpenPayment) -> None:
         """Settle, then do the work: a payment that is settled opens it until it was served once."""
         try:
-            outcome = await cashier.finish(opened, 1, 0, None, None)
+            outcome = await self.cashier.finish(opened, 1, 0, None, None)
             if isinstance(outcome, Declined):
-                await self._declined(outcome, admitted.action, scope, receive, send)
+                await self._declined(exchange, outcome)
                 return
-            row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (opened.id,)))[0])
+            row = PaymentRow._make((await self.cashier.ledger.driver.rows("payment_read", (opened.id,)))[0])
         except StoreError as error:
             log.error("a payment could not be settled before its work: %s", error)
-            await PENDING.send(send, head=scope["method"] == "HEAD")
+            await exchange.answer(PENDING)
             return
-        await self._prepaid(app, cashier, row, admitted, scope, receive, send)
+        await self._prepaid(exchange, row)
 
-    async def _prepaid(
-        self,
-        app: App,
-        cashier: Cashier,
-        row: PaymentRow,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _prepaid(self, exchange: Exchange, row: PaymentRow) -> None:
         """Do the work that was paid for before, for one request at a time."""
         try:
-            taken = await cashier.begin_again(row)
+            taken = await self.cashier.begin_again(row)
         except StoreError as error:
             log.error("paid work could not be begun: %s", error)
-            await PENDING.send(send, head=scope["method"] == "HEAD")
+            await exchange.answer(PENDING)
             return
         if not taken:
-            await RUNNING.send(send, head=scope["method"] == "HEAD")
+            await exchange.answer(RUNNING)
             return
-        receiver = self._watched(receive)
-        answer = PrepaidAnswer(cashier, row, admitted, self._limits, self.receipts.url(row.id), self._now_us)
-        await answer.serve(app, scope, receiver, send)
+        receiver = self._watched(exchange.receive)
+        answer = PrepaidAnswer(
+            *(self.cashier, row, exchange.admitted, self._limits, self.receipts.url(row.id), self._now_us)
+        )
+        await answer.serve(exchange.app, exchange.scope, receiver, exchange.send)
 
     # --- streams that are measured ----------------------------------------------------------------
 
-    async def _flow(
-        self,
-        app: App,
-        cashier: Cashier,
-        opened: OpenPayment,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _flow(self, exchange: Exchange, opened: OpenPayment) -> None:
         """Let a measured answer flow, and settle what it used with its end."""
-        usage = scope[SCOPE_KEY] = Usage(admitted, "x402", opened)
-        receiver = self._watched(receive, opened)
+        usage = exchange.scope[SCOPE_KEY] = Usage(exchange.admitted, "x402", opened)
+        receiver = self._watched(exchange.receive, opened)
         url = self.receipts.url(opened.id)
         expiry = asyncio.timeout(None)
         stream = PaidStream(
-            *(send, cashier, opened, Meter(opened.action, usage), receiver, url, used_reply(url)),
+            *(
+                exchange.send,
+                self.cashier,
+                opened,
+                Meter(opened.action, usage),
+                receiver,
+                url,
+                used_reply(url),
+            ),
             *(STORE_DOWN, self._limits.kept_answer_bytes, expiry),
         )
         try:
             async with expiry:
-                await app(scope, receiver, stream.send)
+                await exchange.app(exchange.scope, receiver, stream.send)
         except BaseException as error:
             await stream.finish("the application failed")
             cut_off = isinstance(error, TimeoutError) and expiry.expired()
@@ -277,37 +257,27 @@ class Payer:
                 raise
         await stream.finish("the application did not answer")
         if receiver.refused is not None and not stream.begun:
-            await receiver.refused.send(send)
+            await exchange.answer(receiver.refused)
 
     # --- the work and its answer ------------------------------------------------------------------
 
-    async def _work(
-        self,
-        app: App,
-        cashier: Cashier,
-        opened: OpenPayment,
-        admitted: Admitted,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        usage = Usage(admitted, "x402", opened)
-        scope[SCOPE_KEY] = usage
-        receiver = self._watched(receive, opened)
+    async def _work(self, exchange: Exchange, opened: OpenPayment) -> None:
+        usage = exchange.scope[SCOPE_KEY] = Usage(exchange.admitted, "x402", opened)
+        receiver = self._watched(exchange.receive, opened)
         concluded = False
 
         async def conclude() -> None:
             nonlocal concluded
             if not concluded:
                 concluded = True
-                await self._conclude(cashier, opened, admitted, usage, answer, receiver, scope, send)
+                await self._conclude(exchange, opened, usage, answer, receiver)
 
         # Concluded with the answer's last message: what the application does afterwards (background tasks)
         # neither delays the payer nor takes back what it was given.
         answer = PaidAnswer(self._limits.kept_answer_bytes, conclude)
         try:
             try:
-                await app(scope, receiver, answer.send)
+                await exchange.app(exchange.scope, receiver, answer.send)
             except Exception as error:
                 if not isinstance(error, BodyRefused) and (concluded or receiver.refused is None):
                     raise
@@ -315,24 +285,16 @@ class Payer:
             await conclude()
         except BaseException:
             if not concluded:
-                await cashier.release(opened, State.CLAIMED, "the application failed")
+                await self.cashier.release(opened, State.CLAIMED, "the application failed")
             raise
         finally:
             answer.close()
 
     async def _conclude(
-        self,
-        cashier: Cashier,
-        opened: OpenPayment,
-        admitted: Admitted,
-        usage: Usage,
-        answer: PaidAnswer,
-        receiver: Receiver,
-        scope: Scope,
-        send: Send,
+        self, exchange: Exchange, opened: OpenPayment, usage: Usage, answer: PaidAnswer, receiver: Receiver
     ) -> None:
         """The work is done: settle and let the answer out, or charge nothing."""
-        action = opened.action
+        cashier, action = self.cashier, opened.action
         settling = False
         try:
             try:
@@ -343,24 +305,18 @@ class Payer:
                 raise
             if units is None:
                 await cashier.release(opened, State.CLAIMED, _why_released(answer, usage))
-                await self._unpaid(answer, receiver, send)
+                await self._unpaid(answer, receiver, exchange.send)
                 return
             billed = units if action.max_units is None else min(units, action.max_units)
             settling = True
-            outcome = await cashier.finish(
-                opened,
-                billed,
-                units - billed,
-                kept,
-                receiver.body_digest,
-            )
+            outcome = await cashier.finish(opened, billed, units - billed, kept, receiver.body_digest)
             if isinstance(outcome, Receipt):
-                await answer.release(send, receipt_headers(outcome, self.receipts.url(opened.id)))
+                await answer.release(exchange.send, receipt_headers(outcome, self.receipts.url(opened.id)))
             else:
-                await self._declined(outcome, admitted.action, scope, receiver, send)
+                await self._declined(exchange, outcome)
         except StoreError as error:
             log.error("a paid answer is withheld: %s", error)
-            await (PENDING if settling else STORE_DOWN).send(send, head=scope["method"] == "HEAD")
+            await exchange.answer(PENDING if settling else STORE_DOWN)
 
     async def _billable(
         self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
@@ -406,18 +362,17 @@ class Payer:
                 self._challenges[challenge] = reply
         return reply
 
-    async def _declined(
-        self, declined: Declined, action: Action, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _declined(self, exchange: Exchange, declined: Declined) -> None:
         if declined.why is Why.REFUSED:
-            reply = self._refused(self._challenge(action, scope, declined.code), declined)
+            offer = self._challenge(exchange.admitted.action, exchange.scope, declined.code)
+            reply = self._refused(offer, declined)
         elif declined.why is Why.ANSWERED and declined.row is not None:
-            reply = await self._again(declined.row, receive)
+            reply = await self._again(declined.row, exchange.receive)
         else:
             reply = self.reply_for(declined.why)
             if declined.retry_after_s != RETRY_AFTER_S:
                 reply = waiting(reply, declined.retry_after_s)
-        await reply.send(send, head=scope["method"] == "HEAD")
+        await exchange.answer(reply)
 
     def _refused(self, offer: Reply, declined: Declined) -> Reply:
         """The offer again; a settlement that was tried and refused is told as the HTTP transport says it."""
@@ -444,9 +399,11 @@ class Payer:
         rows = await self.cashier.ledger.driver.rows("answer_read", (declined.row.id,))
         return bool(rows) and rows[0][2] is None and rows[0][3] >= self._now_us()
 
-    def _again_for(self, cashier: Cashier, row: PaymentRow, admitted: Admitted) -> Again:
+    def _again_for(self, row: PaymentRow, admitted: Admitted) -> Again:
         replies = Replies(ELSEWHERE, RUNNING, PENDING)
-        return Again(cashier, row, admitted, self._limits, self.receipts.url(row.id), replies, self._now_us)
+        return Again(
+            self.cashier, row, admitted, self._limits, self.receipts.url(row.id), replies, self._now_us
+        )
 
     async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
         """Status, encoded headers and body of the answer kept for a payment; None: not kept, or no longer."""

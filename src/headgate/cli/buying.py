@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import sys
 from base64 import b64encode
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +20,7 @@ from headgate.cli.values import money
 from headgate.model.errors import InputError
 
 if TYPE_CHECKING:
-    from headgate.x402.client import PayResult
+    from headgate.x402.purchase import PayResult
 
 _KEY = "HEADGATE_WALLET_KEY"
 
@@ -44,46 +49,110 @@ def pay(
         bool, typer.Option("--dev", help="Pay with play money from a wallet of the embedded chain.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which offer would be paid; sign nothing.")
+        bool, typer.Option("--dry-run", help="Show which offer would be paid; sign and send no payment.")
     ] = False,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="@FILE", help="Send a `payment` again whose outcome was pending."),
+        typer.Option(
+            "--resume", metavar="@FILE", help="Send a payment again: its `payment`, or all that was printed."
+        ),
     ] = None,
 ) -> None:
     """Buy one answer; exit 0 if it is a 2xx, else 1.
 
-    The wallet's private key is read from HEADGATE_WALLET_KEY. A payment whose
-    outcome is not known when patience ends is printed as `payment`: send the
-    same one again with --resume, it is never charged twice.
+    The wallet's private key is read from HEADGATE_WALLET_KEY when something
+    is to be signed. A payment whose outcome is not known, because patience
+    (120 s) ended or the command was stopped, is printed as `payment`: send
+    the same one again with --resume, it is never charged twice.
     """
-    result = awaited(
-        _pay(
-            url,
-            method=method,
-            body=None if body is None else _content(body, "--body"),
-            headers=_headers(header or []),
-            max_price_micros=money(max_price, "--max-price"),
-            network=network,
-            private_key=_private_key(dev=dev),
-            dry_run=dry_run,
-            resume=None if resume is None else _content(resume, "--resume").strip(),
-        )
+    content = None if body is None else _content(body, "--body")
+    result = _bought(
+        url,
+        method=method or ("GET" if content is None else "POST"),
+        body=content,
+        headers=_headers(header or [], content),
+        max_price_micros=money(max_price, "--max-price"),
+        network=network,
+        private_key=_private_key(dev=dev),
+        dry_run=dry_run,
+        resume=None if resume is None else _content(resume, "--resume"),
     )
     print_json(_shown(result))
-    if not (200 <= result.status < 300 or result.outcome.value == "offered"):
+    if not (result.served or result.outcome.value == "offered"):
         raise typer.Exit(1)
 
 
-async def _pay(url: str, *, method: str | None, body: bytes | None, **given: Any) -> PayResult:
-    from headgate.x402.client import SellerUnreachable
+def _bought(url: str, **given: Any) -> PayResult:
+    """What came of it. Whoever stops this after a payment was signed still gets that payment."""
+    from asyncio import CancelledError
+
+    from headgate.x402.client import KeyNeeded, SellerUnreachable
     from headgate.x402.client import pay as buy
 
+    sent: list[PayResult] = []
+
+    def keep(pending: PayResult) -> None:
+        sent.append(pending)
+        _tell_of_waiting(pending)
+
     try:
-        return await buy(url, method=method or ("GET" if body is None else "POST"), body=body, **given)
+        return awaited(_until_stopped(buy(url, on_signed=keep, **given)))
     except SellerUnreachable as error:
         note(f"headgate: {error}")
         raise typer.Exit(1) from None
+    except KeyNeeded:
+        raise InputError(
+            f"{_KEY} is not set; put the wallet's private key there, or use --dev for play money"
+        ) from None
+    except (KeyboardInterrupt, CancelledError):
+        if sent:
+            return sent[0]
+        note("headgate: stopped; no payment was sent")
+        raise typer.Exit(1) from None
+    except Exception:
+        if sent:  # a fault keeps its traceback, and the payment is not lost with it
+            print_json(_shown(sent[0]))
+        raise
+
+
+async def _until_stopped(work: Coroutine[Any, Any, PayResult]) -> PayResult:
+    with _cancelled_by_signals():
+        return await work
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP unless it is ignored (nohup), cancel this task as Ctrl-C does."""
+    import asyncio
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    names = [each for each in ("SIGTERM", "SIGHUP") if hasattr(signal, each)]
+    heard = []
+    for number in (signal.Signals[name] for name in names):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        try:
+            loop.add_signal_handler(number, task.cancel)
+        except (NotImplementedError, RuntimeError, ValueError):  # on Windows, and outside the main thread
+            continue
+        heard.append(number)
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
+
+
+def _tell_of_waiting(pending: PayResult) -> None:
+    from headgate.model.money import format_usd
+
+    if sys.stderr.isatty():
+        amount = format_usd(pending.amount_micros)
+        note(
+            f"headgate: a payment of {amount} USD was sent; waiting for the answer, at most about 120 s. "
+            "Ctrl-C prints the payment, to be sent again with --resume."
+        )
 
 
 def _shown(result: PayResult) -> dict[str, Any]:
@@ -107,22 +176,17 @@ def _shown(result: PayResult) -> dict[str, Any]:
     except UnicodeDecodeError:
         shown["body"] = b64encode(result.body).decode()
         shown["body_encoding"] = "base64"
-    if result.outcome.value == "pending" and result.payment is not None:
+    if result.worth_resuming and result.payment is not None:
         shown["payment"] = result.payment.decode()
     return shown
 
 
-def _private_key(*, dev: bool) -> str:
+def _private_key(*, dev: bool) -> str | None:
     if dev:
         from headgate.devnet.wallets import payers
 
         return payers(1)[0].private_key
-    key = os.environ.get(_KEY, "").strip()
-    if not key:
-        raise InputError(
-            f"{_KEY} is not set; put the wallet's private key there, or use --dev for play money"
-        )
-    return key
+    return os.environ.get(_KEY, "").strip() or None
 
 
 def _content(text: str, option: str) -> bytes:
@@ -135,11 +199,22 @@ def _content(text: str, option: str) -> bytes:
         raise InputError(f"{option}: cannot read {text[1:]}: {error.strerror}; name a file") from error
 
 
-def _headers(texts: list[str]) -> dict[str, str]:
+def _headers(texts: list[str], body: bytes | None) -> dict[str, str]:
+    """The headers as given; a body that is JSON says so, unless they say what it is."""
     found = {}
     for text in texts:
         name, colon, value = text.partition(":")
-        if not colon or not name.strip() or not text.isprintable():
+        if not colon or not name.strip():
             raise InputError(f"--header: {text!r} is not NAME:VALUE")
-        found[name.strip()] = value.strip()
+        found[name.strip(" \t")] = value.strip(" \t")
+    if body is not None and "content-type" not in map(str.lower, found) and _is_json(body):
+        found["Content-Type"] = "application/json"
     return found
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True

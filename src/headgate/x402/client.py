@@ -2,107 +2,77 @@
 
 One call asks, chooses an offer within the buyer's limit, signs it once, and sends that one payment until its
 outcome is known or patience ends. Nothing is signed a second time: a payment whose outcome is not known comes
-back as `pending`, with the signed header to send again (`resume`).
+back as `pending`, with the signed header to send again (`resume`). This file is the order in which that goes:
+which offers are sound, what is signed and what answers mean is decided in `offers_taken`, `wallet` and
+`paid_answers`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-import msgspec
-from eth_account import Account
-from x402 import x402ClientSync
-from x402.extensions.payment_identifier import append_payment_identifier_to_extensions
-from x402.mechanisms.evm.default_assets import find_default_asset
-from x402.mechanisms.evm.exact import ExactEvmScheme
-from x402.mechanisms.evm.signers import EthAccountSigner, EthAccountSignerWithRPC
-from x402.mechanisms.evm.upto import UptoEvmScheme
-from x402.schemas import PaymentRequired
+import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
-from headgate.model.assets import KNOWN_ASSETS, NETWORK_NAMES
 from headgate.model.errors import HeadgateError, InputError
 from headgate.model.money import format_usd
-from headgate.model.offer import Scheme
+from headgate.x402 import paid_answers
+from headgate.x402.offers_taken import (
+    Choice,
+    acceptable,
+    network_named,
+    payment_required_of,
+    told_faults,
+    why_unreadable,
+)
+from headgate.x402.purchase import Outcome, PayResult
 from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply
+from headgate.x402.wallet import CannotSign, Signed, Wallet, keep_to_origin, payment_in, read_signed
 
 Json = dict[str, Any]
+Tell = Callable[[PayResult], None]
 
-BODY_BYTES = 64 * 1024 * 1024
-HEADER_BYTES = 64 * 1024
-MICROS_DECIMALS = 6
-AMOUNT_DIGITS = 40
-RETRY_S = 1
-LONGEST_RETRY_S = 10
+BODY_BYTES: Final = 64 * 1024 * 1024
+PATIENCE_MS: Final = 120_000
+PROTOCOL_HEADERS: Final = frozenset(
+    {
+        "payment-signature", "x-payment", "content-length", "transfer-encoding", "host", "connection",
+        "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect",
+    }
+)  # fmt: skip
+"""What the protocol says on its own; a caller's word there would break the request, or pay twice."""
 
-
-class Outcome(StrEnum):
-    """What came of trying to buy."""
-
-    FREE = "free"  # answered without asking for a payment
-    OFFERED = "offered"  # a dry run: this is what would have been paid
-    TOO_EXPENSIVE = "too_expensive"  # every acceptable offer is above the limit; nothing was signed
-    NO_OFFER = "no_offer"  # no offer this buyer can take up; nothing was signed
-    PAID = "paid"  # served, and the seller's receipt says settled
-    UNCONFIRMED = "unconfirmed"  # served, without a receipt of a settlement
-    REFUSED = "refused"  # the seller says no to the payment
-    PENDING = "pending"  # signed and sent, outcome unknown: send the same `payment` again, sign nothing new
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 
 
 class SellerUnreachable(HeadgateError):
     """The seller could not be reached; nothing was signed."""
 
 
-@dataclass(frozen=True, slots=True)
-class PayResult:
-    """What came of it. `amount_micros` is what was settled, else what the chosen offer asks for.
-
-    `transaction` and `receipt` (the URL in `Headgate-Receipt`, where the seller has one) prove a payment.
-    `payment` is the signed header: keep it secret, and only for `resume`.
-    """
-
-    outcome: Outcome
-    status: int
-    body: bytes
-    reason: str = ""
-    amount_micros: int = 0
-    scheme: str = ""
-    network: str = ""
-    pay_to: str = ""
-    payer: str = ""
-    transaction: str = ""
-    receipt: str = ""
-    content_type: str = ""
-    payment: bytes | None = field(default=None, repr=False)
-
-    @property
-    def paid(self) -> bool:
-        """Whether the seller says that it was paid."""
-        return self.outcome is Outcome.PAID
-
-    def as_json(self) -> Json:
-        """For a command's one JSON object: all but the body and the signed payment."""
-        shown = {name: getattr(self, name) for name in self.__slots__ if name not in ("body", "payment")}
-        return {**shown, "outcome": self.outcome.value, "paid": self.paid}
+class KeyNeeded(InputError):
+    """There is an offer to sign, and no private key to sign it with; nothing was signed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """An offer as the seller wrote it, and what it costs in micro-dollars."""
+class _Terms:
+    """What the buyer wants: `wanted` is the one network to pay on, `on_signed` hears of a payment first."""
 
-    entry: Json
-    price_micros: int
+    max_price_micros: int
+    wanted: str | None
+    dry_run: bool
+    patience_ms: int
+    on_signed: Tell
 
 
 async def pay(
     url: str,
     *,
-    private_key: str,
+    private_key: str | None = None,
     max_price_micros: int,
     method: str = "GET",
     body: bytes | None = None,
@@ -110,105 +80,124 @@ async def pay(
     network: str | None = None,
     dry_run: bool = False,
     resume: bytes | None = None,
-    rpc_url: str | None = None,
     timeout_ms: int = 60_000,
-    patience_ms: int = 120_000,
+    patience_ms: int = PATIENCE_MS,
+    on_signed: Tell = lambda _pending: None,
 ) -> PayResult:
     """Buy one answer from any x402 v2 seller, for at most `max_price_micros`.
 
-    `network` (CAIP-2 or a known name) restricts where to pay; `rpc_url` lets the official client sponsor a
-    missing Permit2 approval. `resume` sends a payment signed earlier instead of asking and signing.
+    `private_key` is only needed where something is to be signed. `network` (CAIP-2 or a known name) restricts
+    where to pay. `resume` sends a payment signed earlier (its header, or the JSON object that `headgate pay`
+    printed) instead of asking and signing, within the same limit and only to the origin it was made for.
+    `dry_run` ends before anything is signed or a payment is sent.
+
+    `on_signed` is called with the payment as a `pending` result before it is sent the first time. Whoever may
+    be stopped keeps it: if this call is cancelled, that result is what is known.
 
     Raises:
         SellerUnreachable: nothing was signed.
-        InputError: the URL, network or key is none.
+        InputError: the URL, method, a header, network, key or payment is none; nothing was sent.
+        KeyNeeded: nothing was signed.
     """
-    buyer = _Buyer(_account(private_key), rpc_url)
-    sale = _Sale(_seller(url), method.upper(), body, dict(headers or {}), timeout_ms)
+    terms = _Terms(max_price_micros, network_named(network), dry_run, patience_ms, on_signed)
+    earlier = None if resume is None else read_signed(payment_in(resume))
+    wallet = None if private_key is None or earlier is not None else Wallet(private_key)
+    sale = _Sale(_seller(url), method.upper(), body, _allowed(headers or {}), timeout_ms)
     try:
-        if resume is not None:
-            return await _send(sale, buyer, _chosen_before(resume), resume, patience_ms)
-        return await _buy(sale, buyer, max_price_micros, network, dry_run, patience_ms)
+        if earlier is not None:
+            return await _resume(sale, earlier, terms)
+        return await _buy(sale, wallet, terms)
     finally:
         await sale.close()
 
 
-async def _buy(
-    sale: _Sale,
-    buyer: _Buyer,
-    max_price_micros: int,
-    network: str | None,
-    dry_run: bool,
-    patience_ms: int,
-) -> PayResult:
+async def _resume(sale: _Sale, earlier: Signed, terms: _Terms) -> PayResult:
+    """Send a payment that was signed earlier, if it may go there and costs no more than is allowed."""
+    keep_to_origin(earlier, sale.url)
+    if terms.wanted is not None and earlier.network != terms.wanted:
+        raise InputError(f"this payment is on {earlier.network}, not on {terms.wanted}; nothing was sent")
+    if earlier.choice.price_micros > terms.max_price_micros:
+        reason = _too_expensive([earlier.choice], terms)
+        return _result(Outcome.TOO_EXPENSIVE, None, earlier.choice, reason=reason, payer=earlier.payer)
+    if terms.dry_run:
+        return _result(Outcome.OFFERED, None, earlier.choice, payer=earlier.payer)
+    return await _send(sale, earlier, terms, sent_unclearly=True)
+
+
+async def _buy(sale: _Sale, wallet: Wallet | None, terms: _Terms) -> PayResult:
     try:
         reply = await sale.ask({})
     except (NotReached, NoAnswer) as error:
-        raise SellerUnreachable(
-            f"{sale.url.origin()} did not answer ({error}); nothing was signed"
-        ) from error
-    if reply.status != 402:
+        raise SellerUnreachable(_why_unreachable(sale.url, error)) from error
+    if 200 <= reply.status < 300:
         return _result(Outcome.FREE, reply)
+    if reply.status != 402:
+        return _result(Outcome.ANSWERED, reply, reason=paid_answers.error_of(reply))
     required = payment_required_of(reply.headers, reply.body)
     if required is None:
-        return _result(Outcome.NO_OFFER, reply, reason="no x402 version 2 offer in the answer")
-    choices = acceptable(required["accepts"], network)
-    affordable = [choice for choice in choices if choice.price_micros <= max_price_micros]
-    if not affordable:
-        outcome = Outcome.TOO_EXPENSIVE if choices else Outcome.NO_OFFER
-        cheapest = min(choices, key=lambda choice: choice.price_micros, default=Choice({}, 0))
-        return _result(outcome, reply, cheapest, reason=_why_not(outcome, max_price_micros))
-    chosen = affordable[0]
-    if dry_run:
-        return _result(Outcome.OFFERED, reply, chosen, payer=buyer.address)
-    payment = await asyncio.to_thread(buyer.sign, required, chosen.entry)
-    return await _send(sale, buyer, chosen, payment, patience_ms)
+        return _result(Outcome.NO_OFFER, reply, reason=why_unreadable(reply.headers, reply.body))
+    choices, faults = acceptable(required, terms.wanted)
+    affordable = [choice for choice in choices if choice.price_micros <= terms.max_price_micros]
+    if choices and not affordable:
+        cheapest = min(choices, key=lambda choice: choice.price_micros)
+        return _result(Outcome.TOO_EXPENSIVE, reply, cheapest, reason=_too_expensive(choices, terms))
+    if affordable and terms.dry_run:
+        return _result(Outcome.OFFERED, reply, affordable[0], payer="" if wallet is None else wallet.address)
+    if affordable and wallet is None:
+        raise KeyNeeded
+    for choice in affordable:
+        assert wallet is not None
+        try:
+            signed = await asyncio.to_thread(wallet.sign, required, choice.entry, sale.url)
+        except CannotSign as error:
+            faults.append(f"{choice.entry['scheme']} on {choice.entry['network']}: {error}")
+        else:
+            return await _send(sale, signed, terms)
+    return _result(Outcome.NO_OFFER, reply, reason=told_faults(faults))
 
 
-async def _send(sale: _Sale, buyer: _Buyer, chosen: Choice, payment: bytes, patience_ms: int) -> PayResult:
+async def _send(sale: _Sale, signed: Signed, terms: _Terms, *, sent_unclearly: bool = False) -> PayResult:
     """Send one signed payment until its outcome is known, or patience ends."""
+    terms.on_signed(_pending(signed, None, "stopped before the seller's answer was known"))
     clock = asyncio.get_running_loop().time
-    until = clock() + patience_ms / 1000
+    until = clock() + terms.patience_ms / 1000
+    times_sent = 0
     while True:
-        reply, wait_s, why = await _send_once(sale, payment)
-        if reply is not None and wait_s is None:
-            return _outcome(reply, chosen, buyer, payment)
-        pause_s = min(RETRY_S if wait_s is None else wait_s, LONGEST_RETRY_S)
+        reply, why = await _send_once(sale, signed)
+        times_sent += 1
+        pause_ms = paid_answers.pause_ms(reply, times_sent)
+        if reply is not None and pause_ms is None:
+            return _final(reply, signed, paid_answers.judged(reply, signed, sent_unclearly=sent_unclearly))
+        sent_unclearly = sent_unclearly or paid_answers.is_unclear(reply)
+        pause_s = (pause_ms or 0) / 1000
         if clock() + pause_s >= until:
-            return _result(Outcome.PENDING, reply, chosen, reason=why, payer=buyer.address, payment=payment)
+            return _pending(signed, reply, why)
         await asyncio.sleep(pause_s)
 
 
-async def _send_once(sale: _Sale, payment: bytes) -> tuple[Reply | None, int | None, str]:
-    """The answer, how long to wait before asking again (None: it is final), and why."""
+async def _send_once(sale: _Sale, signed: Signed) -> tuple[Reply | None, str]:
+    """The answer, if there was one, and what to say of it should patience end."""
     try:
-        reply = await sale.ask({"PAYMENT-SIGNATURE": payment.decode()})
+        reply = await sale.ask({"PAYMENT-SIGNATURE": signed.header.decode()})
     except (NotReached, NoAnswer) as error:
-        return None, RETRY_S, f"the seller did not answer ({error})"
-    settled = _settlement(reply.headers)
-    if reply.status < 400 or reply.status in (400, 402) or settled is not None:
-        return reply, None, ""
-    if reply.status in (409, 425, 429, 500, 502, 503, 504):
-        return reply, _retry_after(reply.headers), f"the seller answered {reply.status}"
-    return reply, None, ""
+        return None, f"the seller did not answer ({error})"
+    told, status = paid_answers.error_of(reply), f"status {reply.status}"
+    return reply, f"the seller answered {status}" + ("" if told == status else f": {told}")
 
 
-def _outcome(reply: Reply, chosen: Choice, buyer: _Buyer, payment: bytes) -> PayResult:
-    settled = _settlement(reply.headers) or {}
-    amount = _whole(settled.get("amount"))
-    facts: Json = {
-        "payer": str(settled.get("payer") or buyer.address),
-        "transaction": str(settled.get("transaction") or ""),
-        "payment": payment,
-    }
-    if settled.get("success") is True and reply.status < 400:
-        if amount is not None:
-            facts["amount_micros"] = _in_micros(amount, chosen.entry)
-        return _result(Outcome.PAID, reply, chosen, **facts)
-    if 200 <= reply.status < 300:
-        return _result(Outcome.UNCONFIRMED, reply, chosen, reason="served without a receipt", **facts)
-    reason = settled.get("errorReason") or _error_of(reply)
-    return _result(Outcome.REFUSED, reply, chosen, reason=str(reason), **facts)
+# What is handed back
+
+
+def _pending(signed: Signed, reply: Reply | None, why: str) -> PayResult:
+    facts = {"payer": signed.payer, "payment": signed.header}
+    return _result(Outcome.PENDING, reply, signed.choice, reason=why, **facts)
+
+
+def _final(reply: Reply, signed: Signed, told: paid_answers.Told) -> PayResult:
+    facts: Json = {"payer": signed.payer, "payment": signed.header, "transaction": told.transaction}
+    if told.amount is not None:
+        facts["amount_micros"] = signed.in_micros(told.amount)
+    return _result(told.outcome, reply, signed.choice, reason=told.reason, **facts)
 
 
 def _result(outcome: Outcome, reply: Reply | None, chosen: Choice | None = None, **facts: Any) -> PayResult:
@@ -226,158 +215,38 @@ def _result(outcome: Outcome, reply: Reply | None, chosen: Choice | None = None,
     return PayResult(outcome, reply.status, reply.body, **(known | facts))
 
 
-def _why_not(outcome: Outcome, max_price_micros: int) -> str:
-    if outcome is Outcome.TOO_EXPENSIVE:
-        return (
-            f"every offer costs more than the limit of {format_usd(max_price_micros)} USD; raise --max-price"
+def _too_expensive(choices: list[Choice], terms: _Terms) -> str:
+    cheapest = min(choice.price_micros for choice in choices)
+    limit = format_usd(terms.max_price_micros)
+    return f"the least that is asked for is {format_usd(cheapest)} USD, above the limit of {limit} USD"
+
+
+def _why_unreachable(url: URL, error: Exception) -> str:
+    why = f"{url.origin()} did not answer ({error}); nothing was signed"
+    if isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError):
+        why += (
+            ". Its certificate is not trusted: if it should be, name a file with its authority's certificate "
         )
-    return "no offer names a scheme, network and dollar token that this buyer can pay with"
+        why += "(PEM) in SSL_CERT_FILE"
+    return why
 
 
-# What the seller offers
-
-
-def payment_required_of(headers: Mapping[str, str], body: bytes) -> Json | None:
-    """The offers of a 402, from the `PAYMENT-REQUIRED` header or else the body; None if they are not v2."""
-    value = headers.get("PAYMENT-REQUIRED")
-    found = _decoded(value) if value is not None else _parsed(body)
-    if found is None or found.get("x402Version") != 2 or not isinstance(found.get("accepts"), list):
-        return None
-    return found
-
-
-def acceptable(accepts: Sequence[Any], network: str | None) -> list[Choice]:
-    """The offers a buyer can take up, in the seller's order: known schemes, networks and dollar tokens."""
-    wanted = NETWORK_NAMES.get(network, network) if network is not None else None
-    if wanted is not None and not wanted.startswith("eip155:"):
-        raise InputError(f"{network!r} is no network; write {', '.join(NETWORK_NAMES)} or eip155:NUMBER")
-    choices = []
-    for entry in accepts:
-        if not isinstance(entry, dict) or entry.get("scheme") not in (Scheme.EXACT, Scheme.UPTO):
-            continue
-        if wanted is not None and entry.get("network") != wanted:
-            continue
-        price = _price(entry)
-        if price is not None:
-            choices.append(Choice(entry, price))
-    return choices
-
-
-def _price(entry: Json) -> int | None:
-    """An offer's price in micro-dollars, rounded up; None where the token is no dollar known here."""
-    amount = _whole(entry.get("amount"))
-    return None if amount is None or _decimals(entry) is None else _in_micros(amount, entry)
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number as the protocol writes it: decimal text."""
-    fits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= AMOUNT_DIGITS
-    return int(value) if fits else None
-
-
-def _decimals(entry: Json) -> int | None:
-    asset, network = entry.get("asset"), entry.get("network")
-    if not isinstance(asset, str) or not isinstance(network, str):
-        return None
-    known = KNOWN_ASSETS.get(network)
-    if known is not None and known.address.lower() == asset.lower():
-        return known.decimals
-    found = find_default_asset(asset, network) if network.startswith("eip155:") else None
-    return None if found is None else int(found["decimals"])
-
-
-def _in_micros(amount: int, entry: Json) -> int:
-    decimals = _decimals(entry)
-    if decimals is None or decimals == MICROS_DECIMALS:
-        return amount
-    if decimals < MICROS_DECIMALS:
-        return int(amount * 10 ** (MICROS_DECIMALS - decimals))
-    return int(-(-amount // 10 ** (decimals - MICROS_DECIMALS)))
-
-
-def _chosen_before(payment: bytes) -> Choice:
-    """The offer that a payment signed earlier takes up."""
-    found = _decoded(payment.decode(errors="replace"))
-    entry = None if found is None else found.get("accepted")
-    if not isinstance(entry, dict):
-        raise InputError("the payment to resume is no PAYMENT-SIGNATURE value")
-    return Choice(entry, _price(entry) or 0)
-
-
-# What the seller answers
-
-
-def _settlement(headers: Mapping[str, str]) -> Json | None:
-    value = headers.get("PAYMENT-RESPONSE")
-    return None if value is None else _decoded(value)
-
-
-def _decoded(value: str) -> Json | None:
-    if len(value) > HEADER_BYTES:
-        return None
-    try:
-        return _parsed(b64decode(value, validate=True))
-    except ValueError:
-        return None
-
-
-def _parsed(text: bytes) -> Json | None:
-    try:
-        found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _error_of(reply: Reply) -> str:
-    """The seller's own reason, from a 402's offers or a problem document."""
-    told = payment_required_of(reply.headers, reply.body) or _parsed(reply.body) or {}
-    for name in ("error", "code", "type", "title"):
-        if isinstance(told.get(name), str):
-            return str(told[name])[:200]
-    return f"status {reply.status}"
-
-
-def _retry_after(headers: Mapping[str, str]) -> int:
-    value = headers.get("Retry-After", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else RETRY_S
-
-
-# Who buys, and from whom
-
-
-class _Buyer:
-    """A wallet that signs once per payment, with the official client."""
-
-    def __init__(self, account: Any, rpc_url: str | None) -> None:
-        signer = EthAccountSignerWithRPC(account, rpc_url) if rpc_url else EthAccountSigner(account)
-        self.address: str = account.address
-        self._client = x402ClientSync()
-        self._client.register("eip155:*", ExactEvmScheme(signer))
-        self._client.register("eip155:*", UptoEvmScheme(signer))
-        self._client.set_spend_controls(False)  # the limit was checked, on tokens it does not know too
-
-    def sign(self, required: Json, entry: Json) -> bytes:
-        """The `PAYMENT-SIGNATURE` value that takes up one entry of an offer, echoed as it was written."""
-        extensions = dict(required.get("extensions") or {})
-        append_payment_identifier_to_extensions(extensions)
-        asked = PaymentRequired.model_validate({**required, "accepts": [entry], "extensions": None})
-        payload = self._client.create_payment_payload(asked, extensions=extensions or None)
-        written = payload.model_dump(by_alias=True, exclude_none=True)
-        written["accepted"] = entry
-        return b64encode(msgspec.json.encode(written))
+# From whom
 
 
 class _Sale:
     """The request to be paid for, the same every time it is sent."""
 
     def __init__(
-        self, url: URL, method: str, body: bytes | None, headers: dict[str, str], timeout_ms: int
+        self, url: URL, method: str, body: bytes | None, headers: CIMultiDict[str], timeout_ms: int
     ) -> None:
+        if _TOKEN.fullmatch(method) is None or method == "CONNECT":
+            raise InputError(f"{method[:60]!r} is no method to buy with; write GET, POST or another one")
         self.url = url
         self._method = method
         self._body = body
-        self._headers = {"Accept-Encoding": "identity", "User-Agent": "headgate-pay", **headers}
+        self._headers = CIMultiDict({"Accept-Encoding": "identity", "User-Agent": "headgate-pay"})
+        self._headers.update(headers)
         self._connections = Connections(max_answer_bytes=BODY_BYTES)
         self._timeout = self._connections.timeout(timeout_ms)
 
@@ -386,7 +255,7 @@ class _Sale:
         return await self._connections.ask(
             self._method,
             self.url,
-            headers={**self._headers, **more},
+            headers=CIMultiDict([*self._headers.items(), *more.items()]),
             timeout=self._timeout,
             body=self._body,
         )
@@ -396,11 +265,18 @@ class _Sale:
         await self._connections.close()
 
 
-def _account(private_key: str) -> Any:
-    try:
-        return Account.from_key(private_key)
-    except Exception:  # noqa: BLE001 - eth-account raises several kinds, some of which quote the key
-        raise InputError("the private key is not 32 bytes in hexadecimal; nothing was signed") from None
+def _allowed(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """The caller's headers, if they are some and none of them is the protocol's own."""
+    for name, value in headers.items():
+        if _TOKEN.fullmatch(name) is None:
+            raise InputError(
+                f"{name[:60]!r} is no header name (RFC 9110: letters, digits and !#$%&'*+.^_`|~-)"
+            )
+        if not value.replace("\t", " ").isprintable():
+            raise InputError(f"the value of the header {name} has control characters; leave them out")
+        if name.lower() in PROTOCOL_HEADERS:
+            raise InputError(f"the header {name} is the protocol's own and cannot be given; leave it out")
+    return CIMultiDict(headers)
 
 
 def _seller(url: str) -> URL:

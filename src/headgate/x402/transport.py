@@ -29,6 +29,10 @@ class NoAnswer(Exception):
         super().__init__(message)
 
 
+class _Dropped(aiohttp.ClientError):
+    """The connection ended under a question; its cause says how."""
+
+
 class Reply:
     """Status, headers, and the body, cut at the bound."""
 
@@ -78,6 +82,8 @@ class Connections:
                 return Reply(response.status, response.headers, answer)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise NotReached(described(error)) from error
+        except _Dropped as error:
+            raise NoAnswer(described(error.__cause__ or error), dropped=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             dropped = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
             raise NoAnswer(described(error), dropped=dropped) from error
@@ -96,8 +102,19 @@ class Connections:
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ttl_dns_cache=60),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                middlewares=(_once,),
             )
         return self._session
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Asked once is asked once: by itself aiohttp asks again, unheard, when a GET's connection ends."""
+    try:
+        return await send(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Dropped from error
 
 
 def described(error: BaseException) -> str:

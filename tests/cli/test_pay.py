@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from headgate.app import Headgate
+from headgate.model.payment import State
 from tests.cli.conftest import CONFIG, Run, parsed
 
 
@@ -77,7 +79,13 @@ def test_a_purchase_and_its_trace(headgate: Run, seller: str, shop: Path) -> Non
     shown = headgate("payments", "show", settled["payment_id"]).stdout
     assert "0.100000 USD (1 × 0.100000)" in shown
     assert [word for word in ("claimed", "verified", "settled") if word not in shown] == []
-    assert settled["payment_id"] in headgate("payments", "list").stdout
+    assert "timeline" not in settled  # a list has none; one payment has
+    assert parsed(headgate("payments", "show", settled["payment_id"], "--format", "json"))["timeline"]
+    head, *rows = headgate("payments", "list").stdout.splitlines()
+    assert head.split()[:4] == ["payment", "state", "action", "payer"]
+    (row,) = [row for row in rows if settled["payment_id"] in row]
+    assert settled["payer"] in row
+    assert settled["action"] in row
 
     explained = headgate("explain", settled["event_id"]).stdout
     assert settled["payment_id"] in explained
@@ -89,6 +97,17 @@ def test_a_purchase_and_its_trace(headgate: Run, seller: str, shop: Path) -> Non
     )
     assert parsed(headgate("status", "--format", "json"))["open_payments"] == 0
     assert headgate("verify").stdout.startswith("ledger verified: 1 event ")
+
+
+def test_finding_says_what_it_needs(headgate: Run) -> None:
+    for options in ([], ["--tx", "0x" + "1" * 64, "--request", "r"]):
+        said = headgate("payments", "find", *options, code=2).stderr
+        assert "--tx 0x…, --payer 0x… or --request ID" in said
+
+
+def test_every_state_is_named_where_one_is_asked_for(headgate: Run) -> None:
+    words = re.findall(r"[a-z]+", headgate("payments", "list", "-h").stdout)
+    assert {state.name.lower() for state in State} <= set(words)
 
 
 def test_what_is_free_is_not_paid_for(headgate: Run, seller: str) -> None:

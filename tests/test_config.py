@@ -251,6 +251,32 @@ MISTAKES = [
     (x402('min_validity = "10 min"'), "x402.min_validity", "no time"),
     (x402('blocked_payers = ["0x12"]'), "x402.blocked_payers[0]", "address"),
     (x402('rpc_url = "polygon-rpc"'), "x402.rpc_url", "not a URL"),
+    (x402('rpc_url = "wss://rpc.example"'), "x402.rpc_url", "beginning with https:// or http://"),
+    (
+        x402('[x402.networks.base-sepolia]\n[x402.networks."eip155:84532"]'),
+        'x402.networks."eip155:84532"',
+        "has a table already",
+    ),
+    (x402('facilitator = "https://f.example/x?key=1"'), "x402.facilitator", "query or fragment"),
+    (x402('facilitator = "https://f.example/x#f"'), "x402.facilitator", "query or fragment"),
+    (x402('facilitator = "https://f.example/?"'), "x402.facilitator", "query or fragment"),
+    (x402('facilitator = "https://u:p@f.example"'), "x402.facilitator", "user or password"),
+    *(
+        (x402(f'facilitator_headers = {{ {name} = "x" }}'), f"x402.facilitator_headers.{name}", says)
+        for name, says in [
+            ("Host", "each request has of its own"),
+            ("content-length", "each request has of its own"),
+            ("Transfer-Encoding", "each request has of its own"),
+            ("CONNECTION", "each request has of its own"),
+            ("X-Credential", "looks like a secret"),
+            ("X-Signature", "looks like a secret"),
+            ("X-API-KEY", "looks like a secret"),
+        ]
+    ),
+    *(
+        (x402(f'facilitator_headers = {{ X-A = "{value}" }}'), "x402.facilitator_headers.X-A", "control")
+        for value in (r"a\nb", r"a\u0000", r"a\u007f", "é")
+    ),
     ('[auth]\nissuer = "i"', "auth.issuer", "no jwks_url"),
     ('[auth]\njwks_url = "https://i/j"\nalgorithms = ["HS256"]', "auth.algorithms", "jwks_url"),
     ('[auth]\njwks_url = "https://i/j"\nalgorithms = ["none"]', "auth.algorithms", "jwks_url"),
@@ -578,3 +604,42 @@ def test_the_contracts_example_with_a_line_replaced_loads_or_is_a_config_error(d
     lines[number] = lines[number].partition("=")[0] + "= " + data.draw(values)
     with suppress(ConfigError):
         parse("\n".join(lines), environ={"A": data.draw(st.text(max_size=20))})
+
+
+# --- facilitators, whoever names them ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("https://user:secret@f.example", "user or password"),
+        ("https://secret@f.example", "user or password"),
+        ("https://f.example/x?key=secret", "query or fragment"),
+        ("https://f.example/x#secret", "query or fragment"),
+    ],
+)
+@pytest.mark.parametrize("named", ["by its variable", "by reference", "on a network"])
+def test_a_facilitator_s_url_holds_no_secret(named: str, url: str, word: str) -> None:
+    """Logs name it, and `/verify` is appended to it."""
+    text = {
+        "by its variable": x402(),
+        "by reference": x402('facilitator = "${URL}"'),
+        "on a network": x402('[x402.networks.base-sepolia]\nfacilitator = "${URL}"'),
+    }[named]
+    environ = {"HEADGATE_FACILITATOR_URL" if named == "by its variable" else "URL": url}
+    with pytest.raises(ConfigError) as refused:
+        parse(text + ACTION, environ=environ)
+    (problem,) = refused.value.problems
+    assert "facilitator" in problem.where.lower()
+    assert word in problem.what
+    assert "secret" not in str(refused.value)
+
+
+def test_headers_for_a_facilitator_are_stripped() -> None:
+    """A key that was read from a file often ends with a newline."""
+    text = x402('facilitator = "https://f.example"\nfacilitator_headers = { X-Key = "${KEY}", X-B = " b " }')
+    config = parse(text + ACTION, environ={"KEY": "k3y\n"})
+    assert config.x402 is not None
+    assert config.x402.networks[0].facilitator_headers == {"X-Key": "k3y", "X-B": "b"}
+    with pytest.raises(ConfigError, match="control characters"):
+        parse(text + ACTION, environ={"KEY": "k3y\nX-Evil: 1"})

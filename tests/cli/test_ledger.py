@@ -160,4 +160,7 @@ def test_status_tells_where_the_store_stands(ledger: Run) -> None:
     )
     assert [(slot["running"], slot["events"]) for slot in status["slots"]] == [(False, 3)]
     assert status["store_bytes"] > 0
-    assert "open payments  0" in ledger("status").stdout
+    assert status["owed_work"] == 0
+    shown = ledger("status").stdout
+    assert "open payments  0" in shown
+    assert "owed work      0" in shown

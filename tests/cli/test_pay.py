@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from typer.testing import CliRunner
 from headgate.app import Headgate
 from headgate.cli.program import app
 from headgate.devnet.wallets import payers
+from headgate.model.payment import State
 from headgate.x402.purchase import Outcome
 from tests.cli.conftest import CONFIG, Result, Run, parsed
 from tests.x402.selling import Seller, Step
@@ -91,7 +93,13 @@ def test_a_purchase_and_its_trace(headgate: Run, seller: str, shop: Path) -> Non
     shown = headgate("payments", "show", settled["payment_id"]).stdout
     assert "0.100000 USD (1 × 0.100000)" in shown
     assert [word for word in ("claimed", "verified", "settled") if word not in shown] == []
-    assert settled["payment_id"] in headgate("payments", "list").stdout
+    assert "timeline" not in settled  # a list has none; one payment has
+    assert parsed(headgate("payments", "show", settled["payment_id"], "--format", "json"))["timeline"]
+    head, *rows = headgate("payments", "list").stdout.splitlines()
+    assert head.split()[:4] == ["payment", "state", "action", "payer"]
+    (row,) = [row for row in rows if settled["payment_id"] in row]
+    assert settled["payer"] in row
+    assert settled["action"] in row
 
     explained = headgate("explain", settled["event_id"]).stdout
     assert settled["payment_id"] in explained
@@ -103,6 +111,17 @@ def test_a_purchase_and_its_trace(headgate: Run, seller: str, shop: Path) -> Non
     )
     assert parsed(headgate("status", "--format", "json"))["open_payments"] == 0
     assert headgate("verify").stdout.startswith("ledger verified: 1 event ")
+
+
+def test_finding_says_what_it_needs(headgate: Run) -> None:
+    for options in ([], ["--tx", "0x" + "1" * 64, "--request", "r"]):
+        said = headgate("payments", "find", *options, code=2).stderr
+        assert "--tx 0x…, --payer 0x… or --request ID" in said
+
+
+def test_every_state_is_named_where_one_is_asked_for(headgate: Run) -> None:
+    words = re.findall(r"[a-z]+", headgate("payments", "list", "-h").stdout)
+    assert {state.name.lower() for state in State} <= set(words)
 
 
 def test_what_is_not_for_sale_is_not_paid_for(headgate: Run, seller: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,10 +23,13 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from headgate.app import Headgate
 from headgate.config import Config, parse
+from headgate.model.routing import RouteTable
 from headgate.service.app_routes import app_routes
-from headgate.service.check import run_check
-from headgate.service.check_app import middleware_order_findings, route_findings
+from headgate.service.check import _header_sizes, run_check
+from headgate.service.check_app import EXPOSED_HEADERS, middleware_order_findings, route_findings
 from headgate.service.finding import Finding, Level
+from headgate.service.storefront import Storefront
+from headgate.web.problems import EXPOSED
 
 NOW_S = 1_790_000_000
 PAY_TO = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
@@ -43,6 +47,10 @@ routes = ["POST /v1/process", "GET /v1/files/{id}"]
 [routes]
 free = ["GET /healthz"]
 """
+
+
+MEASURED = '[actions.chat]\nprice = "0.1"\nmax_units = 3\nroutes = ["POST /v1/chat/{id}/{name}"]\n'
+SEPOLIA = 'x402.networks."eip155:84532"'
 
 
 def now_us() -> int:
@@ -149,6 +157,28 @@ async def test_offers_too_large_for_proxies_are_a_warning_and_beyond_the_bound_a
     assert any("cannot be offered" in line for line in errors(await check(config(30))))
 
 
+@pytest.mark.parametrize("sold", [ACTION, MEASURED, ACTION + MEASURED])
+@pytest.mark.parametrize("discovery", ["true", "false"])
+def test_the_header_that_is_measured_is_the_one_that_is_sent(sold: str, discovery: str) -> None:
+    """As a storefront writes it: identifier, permit for gas, and how the route is called."""
+    config = parse(f"discovery = {discovery}\n" + BASE + sold)
+    assert config.x402 is not None
+    networks = [
+        replace(each, facilitator_address=PAY_TO, gas_sponsored=True) for each in config.x402.offers()
+    ]
+    front = Storefront(config.seller.public_url, 0)
+    front.stock([config.catalog], [(0, networks)], now_us())
+    if config.discovery:
+        front.declare(RouteTable(config.catalog))
+    for action in config.catalog.actions.values():
+        sent = [
+            len(front.challenge(action.name, route.method, path, "payment_required").header_value)
+            for route in action.routes
+            for path in [re.sub(r"{.*?}", "f" * 36, route.pattern)]
+        ]
+        assert list(_header_sizes(config, config.x402, action)) == sent
+
+
 async def test_drift_between_file_and_published_catalog() -> None:
     config = parse(BASE + ACTION)
     published = replace(parse(BASE + ACTION.replace('"0.10"', '"0.12"')).catalog, version=3)
@@ -221,8 +251,10 @@ UPTO = {
 async def test_a_facilitator_that_can_is_asked_with_its_key() -> None:
     async with serving(facilitator([EXACT])) as url:
         findings = await check(with_facilitator(url))
-    assert errors(findings) == warnings(findings) == []
-    assert any("settles exact on eip155:84532" in finding.message for finding in findings)
+    assert errors(findings) == []
+    assert [line.partition(": is not set")[0] for line in warnings(findings)] == [f"{SEPOLIA}.rpc_url"]
+    (found,) = [finding for finding in findings if "settles exact on eip155:84532" in finding.message]
+    assert (found.level, found.where) == (Level.INFO, f"{SEPOLIA}.facilitator")
 
 
 @pytest.mark.parametrize(
@@ -267,8 +299,8 @@ async def test_variable_cost_needs_upto_and_who_settles_it(
 @pytest.mark.parametrize(("offset_s", "word"), [(-31, "ahead of"), (31, "behind"), (-20, None)])
 async def test_clocks_that_differ_are_a_warning(offset_s: int, word: str | None) -> None:
     async with serving(facilitator([EXACT], date_s=NOW_S + offset_s)) as url:
-        lines = warnings(await check(with_facilitator(url)))
-    assert [word in line for line in lines] == ([] if word is None else [True])
+        lines = [line for line in warnings(await check(with_facilitator(url))) if "rpc_url" not in line]
+    assert [str(word) in line for line in lines] == ([] if word is None else [True])
 
 
 async def test_a_facilitator_that_is_away_or_talks_nonsense_is_an_error() -> None:
@@ -277,9 +309,61 @@ async def test_a_facilitator_that_is_away_or_talks_nonsense_is_an_error() -> Non
 
     async with serving({("GET", "/base/supported"): nonsense}) as url:
         (line,) = errors(await check(with_facilitator(url)))
-    assert "503" in line
+        assert line.startswith(f"{SEPOLIA}.facilitator: {url}/base gave no list")
     (line,) = errors(await check(with_facilitator(url)))  # it is gone now
-    assert "503" in line
+    assert line.startswith(f"{SEPOLIA}.facilitator: {url}/base gave no list")
+
+
+AWAY = (
+    "fixed prices are offered, and payments may answer 503",
+    "measured actions are not offered here: their routes answer 503 until it does",
+)
+
+
+@pytest.mark.parametrize(
+    ("sold", "says"),
+    [
+        (ACTION, "fixed prices are offered, and payments may answer 503 until it does"),
+        (MEASURED, "measured actions are not offered here: their routes answer 503 until it does"),
+        (
+            ACTION + MEASURED,
+            ", ".join(AWAY),
+        ),
+    ],
+)
+async def test_what_a_facilitator_that_is_away_means(sold: str, says: str) -> None:
+    (line,) = errors(await check(parse(BASE + 'facilitator = "http://127.0.0.1:9"\n' + sold)))
+    assert line.endswith("; " + says)
+
+
+async def test_without_a_node_outcomes_can_stay_unknown() -> None:
+    """Said of every facilitator that is somebody else's, and once with the checklist for real money too."""
+    for given in ({}, {"live": True}):
+        findings = await check(parse(BASE + 'facilitator = "http://127.0.0.1:9"\n' + ACTION), **given)
+        (line,) = [line for line in warnings(findings) if "rpc_url" in line]
+        assert line.startswith(f"{SEPOLIA}.rpc_url: is not set: the outcome of a settlement")
+    embedded = await check(parse(BASE + ACTION))
+    assert not any("rpc_url" in str(finding) for finding in embedded)
+
+
+async def test_a_node_with_the_token_configured_is_good_news() -> None:
+    pytest.importorskip("eth")
+    from headgate.devnet import DevChain
+    from headgate.devnet.rpc import Rpc
+
+    rpc = Rpc(DevChain())
+
+    async def node(request: web.Request) -> web.Response:
+        return web.json_response(rpc.answer(await request.json()))
+
+    async with serving({("POST", "/"): node}) as url:
+        findings = await check(parse(BASE + f'rpc_url = "{url}"\n' + ACTION))
+    (found,) = [finding for finding in findings if finding.where == f"{SEPOLIA}.rpc_url"]
+    assert (found.level, found.message) == (Level.INFO, "the node answers; the token is the one configured")
+
+
+async def test_nothing_is_said_of_what_nothing_uses() -> None:
+    assert not any("ADMIN" in str(finding) for finding in await check(parse(BASE + ACTION), live=True))
 
 
 async def test_a_node_that_knows_another_token_is_an_error() -> None:
@@ -362,6 +446,38 @@ def test_routes_of_litestar() -> None:
     assert sorted(listed) == ["GET /all/{rest:path}", "GET /v1/files/{id}"]
 
 
+def test_a_route_that_is_wider_than_the_one_listed_is_told() -> None:
+    async def rest(request: Any) -> None: ...
+
+    app = Starlette(
+        routes=[
+            Route("/v1/process", handler, methods=["POST"]),
+            Route("/v1/files/{name:path}", rest),
+            Route("/healthz", handler),
+        ]
+    )
+    (found,) = [each for each in route_findings(app, parse(ACTION).catalog) if "files" in str(each)]
+    assert (found.level, found.where) == (Level.WARNING, "GET /v1/files/{name:path}")
+    assert found.message.startswith('is only in part what "GET /v1/files/{id}" lists')
+    assert found.fix == 'write "GET /v1/files/{name:path}"'
+    wide = ACTION.replace("{id}", "{rest:path}")
+    assert lines_of(app, wide)["GET /v1/files/{name:path}"].startswith("priced")
+    narrow = Starlette(routes=[Route("/v1/files/a-{x}", rest)])  # narrower is no fault
+    assert lines_of(narrow)["GET /v1/files/a-{x}"].startswith("priced")
+
+
+async def test_an_action_that_a_handler_is_marked_with_needs_no_routes() -> None:
+    text = BASE + ACTION + '[actions.other]\nprice = "2"\n[actions.none]\nprice = "2"\n'
+    config = parse(text)
+    app = Starlette(routes=[Route("/marked", Headgate(config).action("other")(lambda request: None))])
+
+    def without_routes(findings: list[Finding]) -> list[str]:
+        return [each.where for each in findings if each.message.startswith("has no routes: it is sold")]
+
+    assert without_routes(await check(config)) == ["actions.other", "actions.none"]
+    assert without_routes(await check(config, app=app)) == ["actions.none"]
+
+
 def test_marks_price_a_route_and_contradictions_are_errors() -> None:
     text = ACTION + '[actions.other]\nprice = "2"\nunit = "page"\nper = 5\n'
     config = parse(BASE + text)
@@ -418,6 +534,46 @@ def test_what_is_wrong_with_an_order() -> None:
     assert [level for level, _ in cors] == [Level.WARNING]
     assert "browsers" in cors[0][1]
     assert [level for level, _ in order(g.middleware)] == [Level.INFO]
+
+
+OURS = ["PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "Headgate-Receipt"]
+CORS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, []),  # lets no origin in
+    ({"allow_headers": ["*"]}, []),  # exposes nothing: what Headgate exposes stays
+    ({"allow_headers": ["payment-signature"]}, []),
+    ({"allow_headers": ["*"], "expose_headers": OURS}, []),
+    ({"allow_headers": ["*"], "expose_headers": [each.lower() for each in OURS] + ["X-Own"]}, []),
+    ({"allow_headers": ["*"], "expose_headers": ["*"]}, []),
+    (
+        {"allow_headers": ["*"], "expose_headers": ["*"], "allow_credentials": True},
+        ["keeps PAYMENT-REQUIRED, PAYMENT-RESPONSE, Headgate-Receipt from browsers"],
+    ),
+    (
+        {"allow_headers": ["*"], "expose_headers": ["PAYMENT-RESPONSE"]},
+        ["keeps PAYMENT-REQUIRED, Headgate-Receipt"],
+    ),
+    ({"allow_headers": ["Authorization"]}, ["does not let browsers send PAYMENT-SIGNATURE"]),
+    ({"expose_headers": OURS}, ["does not let browsers send PAYMENT-SIGNATURE"]),
+    ({"expose_headers": ["X-Own"]}, ["keeps PAYMENT-REQUIRED", "does not let browsers send"]),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), CORS, ids=repr)
+def test_what_browsers_may_send_and_read(given: dict[str, Any], told: list[str]) -> None:
+    app = Starlette()
+    app.add_middleware(gate().middleware)
+    app.add_middleware(
+        CORSMiddleware, **({"allow_origins": ["https://shop.example"], **given} if given else {})
+    )
+    found = [each for each in middleware_order_findings(app) if each.level is Level.WARNING]
+    assert len(found) == len(told)
+    assert all(words in finding.message for words, finding in zip(told, found, strict=True))
+    assert not any("CORS" in str(each) for each in middleware_order_findings(app, sells_x402=False))
+
+
+def test_what_browsers_should_read_is_what_headgate_exposes() -> None:
+    exposed = EXPOSED[1].decode().split(", ")
+    assert set(EXPOSED_HEADERS) < set(exposed)
 
 
 async def test_the_application_is_part_of_the_check() -> None:

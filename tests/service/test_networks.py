@@ -17,7 +17,6 @@ from headgate.store.registry import Registry
 from headgate.store.sqlite import SqliteDriver
 from headgate.testing import FakeClock
 from headgate.x402.answers import Supported, supported_answer
-from headgate.x402.facilitator import Facilitator
 from headgate.x402.offer import EIP2612_GAS_SPONSORING
 from tests.x402.buyer import FIXED, PAY_TO, SETTLER, VARIABLE
 
@@ -25,7 +24,7 @@ BASE, SEPOLIA = "eip155:8453", "eip155:84532"
 BOTH = ("exact", "upto")
 
 
-class Says(Facilitator):
+class Says:
     """A facilitator that says what it supports; None: it does not answer."""
 
     def __init__(self, network: str) -> None:
@@ -72,7 +71,7 @@ class Market:
 
     def begin(self) -> None:
         """As a process does that starts."""
-        facilitators = {BASE: self.base, SEPOLIA: self.sepolia}
+        facilitators: Any = {BASE: self.base, SEPOLIA: self.sepolia}
         self.networks = Networks(self.settings, facilitators, self.driver, self.clock)
 
     async def asked(self) -> None:

@@ -24,6 +24,7 @@ from headgate.model.report import (
 from headgate.service import report as reporting
 from headgate.service.report import report
 from headgate.store.driver import Driver
+from headgate.store.operations import MovePayment
 from headgate.store.registry import Registry
 from headgate.store.reports import Source, source_of
 from tests.ledgers import ALICE, BOB, NETWORK, Shop, april
@@ -197,6 +198,11 @@ async def test_the_memo_hides_nothing_open(shop: Shop) -> None:
     await shop.move(failed, State.FAILED)
     unknown = await shop.serve(await shop.claim(BOB, 12))
     await shop.move(unknown, State.UNKNOWN)
+    for nonce in (13, 14):
+        payment = (await shop.pay(BOB, nonce)).payment
+        assert payment is not None
+        await shop.ledger.submit(MovePayment(payment, State.SETTLED, State.REOPENED, "not done"))
+    await shop.ledger.submit(MovePayment(payment, State.REOPENED, State.REPEATING, "again"))
     await shop.customer("stranger")
     await shop.use("stranger", 7)
     found = await read(shop)
@@ -208,13 +214,16 @@ async def test_the_memo_hides_nothing_open(shop: Shop) -> None:
         },  # acme 1, trial 2; open is free
         "payments_pending": {"payments": 2, "authorized_amount": "0.300000"},
         "unpaid_work": {"payments": 1, "amount": "0.100000"},
+        "owed_work": {"payments": 2, "amount": "0.200000"},
         "refunds_due": {"amount": "0.000000"},
         "unassigned_use": {"events": 2, "units": 12, "list_amount": "1.200000"},  # trial 5, stranger 7
     }
     may = (await read(shop, span=Span.of_month("2026-05"))).memo
-    assert (may.pending_payments, may.unpaid_payments, may.unassigned_events) == (0, 0, 0)
+    assert (may.pending_payments, may.unpaid_payments, may.owed_payments) == (0, 0, 0)
+    assert may.unassigned_events == 0
     assert (may.seat_periods, may.seat_seats) == (2, 3)
     assert ("Unpaid work", "1 payments failed, 0.100000 USD") in memo_lines(found)
+    assert ("Owed work", "2 payments taken, 0.200000 USD") in memo_lines(found)
 
 
 async def test_a_reversed_unassigned_use_is_gone_from_the_memo(shop: Shop) -> None:

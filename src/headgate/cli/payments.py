@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headgate.cli.opened import Opened, in_store
 from headgate.cli.options import ConfigOption, Format, FormatOption
-from headgate.cli.output import Column, minute, print_json, print_rows, text_of
+from headgate.cli.output import Column, minute, plain, print_json, print_rows, text_of
 from headgate.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, hel
 _COLUMNS = (
     Column("payment", lambda row: row.payment_id),
     Column("state", lambda row: row.state),
+    Column("action", lambda row: row.action),
+    Column("payer", lambda row: row.payer),
     Column("charged, USD", lambda row: row.charged_amount, number=True),
     Column("changed", lambda row: minute(row.updated_at)),
 )
@@ -34,7 +37,8 @@ def list_(
         typer.Option(
             "--state",
             metavar="STATE",
-            help="claimed, settling, settled, failed, unknown, released, reopened or repeating.",
+            help="claimed, verified, served, settling, settled, failed, unknown, released, reopened "
+            "or repeating.",
         ),
     ] = None,
     limit: Limit = 100,
@@ -50,7 +54,7 @@ def list_(
     views = in_store(
         config, lambda opened: list_payments(opened.driver, state=state, limit=limit, after=after)
     )
-    print_rows(views, _COLUMNS, output, empty=_EMPTY)
+    _print_listed(views, output)
 
 
 @app.command()
@@ -67,11 +71,13 @@ def find(
     """Find payments by transaction, payer or request; exit 1 if there is none."""
     from headgate.service.payments import find_payments
 
+    if [tx, payer, request].count(None) != 2:
+        raise InputError("say one of --tx 0x…, --payer 0x… or --request ID")
     views = in_store(
         config,
         lambda opened: find_payments(opened.driver, tx=tx, payer=payer, request=request, limit=limit),
     )
-    print_rows(views, _COLUMNS, output, empty=_EMPTY)
+    _print_listed(views, output)
     if not views:
         raise typer.Exit(1)
 
@@ -155,6 +161,16 @@ def resolve(
         print_json(view)
     else:
         print_payment(view)
+
+
+def _print_listed(views: Sequence[PaymentView], output: Format) -> None:
+    """Payments without their timelines, which are read where one is shown."""
+    if output is Format.JSON:
+        print_json(
+            [{name: said for name, said in plain(view).items() if name != "timeline"} for view in views]
+        )
+    else:
+        print_rows(views, _COLUMNS, output, empty=_EMPTY)
 
 
 def print_payment(view: PaymentView, indent: str = "") -> None:

@@ -230,6 +230,7 @@ def status(config: ConfigOption = None, output: FormatOption = Format.TABLE) -> 
             ("schema", found.schema),
             ("events", f"{found.events:,}"),
             ("open payments", found.open_payments),
+            ("owed work", found.owed_work),
             ("store", None if size_bytes is None else f"{size_bytes:,} bytes"),
             ("ledger head", found.ledger_head),
         ]

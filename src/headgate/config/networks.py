@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from headgate.config.reader import Section, did_you_mean
 from headgate.config.types import EMBEDDED, NetworkConfig, X402Config
@@ -17,8 +18,9 @@ POLYGON = frozenset({"eip155:137", "eip155:80002"})
 DECIMALS = 6
 
 _CAIP2 = re.compile(r"eip155:[1-9][0-9]{0,18}")
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|signature", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 _PRESET_OF = {network: name for name, (_, network) in FACILITATORS.items()}
 
 
@@ -169,7 +171,7 @@ def _read_network(
     headers_from = own if own is not None and own.has("facilitator_headers") else shared
     headers = _read_headers(headers_from)
     rpc_from = own if own is not None and own.has("rpc_url") else shared
-    rpc_url = read_url(rpc_from, "rpc_url", ("https", "http", "wss", "ws"))
+    rpc_url = read_url(rpc_from, "rpc_url")
     if rpc_from is shared and rpc_url is not None and not alone:
         shared.problem(
             "rpc_url", "cannot serve several networks", 'write it in [x402.networks."eip155:…"] of each'
@@ -261,7 +263,28 @@ def _read_facilitator(shared: Section, own: Section | None, caip2: str, *, live:
         fix = f'did you mean "{meant}"?' if meant else 'write "embedded", "polygon", "polygon-amoy" or a URL'
         section.problem("facilitator", f'"{value[:60]}" is neither a preset nor a URL', fix)
         return None
-    return read_url(section, "facilitator", live=live)
+    return _read_facilitator_url(section, live=live)
+
+
+def _read_facilitator_url(section: Section, *, live: bool) -> str | None:
+    """A URL that paths are appended to and logs name: wherever it comes from, no secret is in it."""
+    url = read_url(section, "facilitator", live=live)
+    parts = None if url is None else urlsplit(url)
+    if parts is not None and (parts.username or parts.password):
+        section.problem(
+            "facilitator",
+            "has a user or password in it, and logs name this URL",
+            'write facilitator_headers = { Authorization = "Basic ${…}" }',
+        )
+        return None
+    if url is not None and ("?" in url or "#" in url):
+        section.problem(
+            "facilitator",
+            "has a query or fragment, and /verify is appended to it",
+            "write it without; a key belongs into facilitator_headers",
+        )
+        return None
+    return url
 
 
 def _default_facilitator(caip2: str, *, live: bool) -> str | None:
@@ -276,8 +299,13 @@ def _read_headers(section: Section) -> Mapping[str, str]:
     headers: dict[str, str] = {}
     for name in table.names():
         value = table.expanded(name)
+        value = None if value is None else value.strip()  # such as the newline of a file that holds a key
         if not _HEADER_NAME.fullmatch(name):
             table.problem(name, "is not a header name", 'write it like "Authorization"')
+        elif name.lower() in _FRAMING:
+            table.problem(name, "is a header that each request has of its own", "remove it")
+        elif value is not None and not (value.isascii() and value.isprintable()):
+            table.problem(name, "has control characters in it, or others than ASCII", "correct the value")
         elif value is not None and _SECRET_HEADER.search(name) and not table.is_reference(name):
             table.problem(
                 name,

@@ -65,6 +65,9 @@ OPEN = frozenset({State.CLAIMED, State.VERIFIED, State.SERVED, State.SETTLING, S
 RESUMED = frozenset({State.SERVED, State.SETTLING, State.UNKNOWN})
 """States in which the payment may have been paid, or must still be: recovery goes on with them."""
 
+OWED = frozenset({State.REOPENED, State.REPEATING})
+"""States of a payment that was taken, and whose work is still to be served."""
+
 BOOKED = frozenset({State.SETTLED, State.REOPENED, State.REPEATING})
 """States of a payment that is paid and has its event."""
 

@@ -187,6 +187,7 @@ class Memo:
     `seat_*`: billing periods that begin in the span, at the seats and the price of their beginning.
     `pending_*`: payments something still has to happen to, at what was authorized.
     `unpaid_*`: work that was done and whose payment then failed.
+    `owed_*`: payments that were taken, and whose work is still to be served.
     `refunds_due_micros`: refunds booked to payers and not sent.
     `unassigned_*`: use of customers without a contract, served and charged nothing.
     """
@@ -198,6 +199,8 @@ class Memo:
     pending_micros: int = 0
     unpaid_payments: int = 0
     unpaid_micros: int = 0
+    owed_payments: int = 0
+    owed_micros: int = 0
     refunds_due_micros: int = 0
     unassigned_events: int = 0
     unassigned_units: int = 0
@@ -216,6 +219,7 @@ class Memo:
                 "authorized_amount": format_usd(self.pending_micros),
             },
             "unpaid_work": {"payments": self.unpaid_payments, "amount": format_usd(self.unpaid_micros)},
+            "owed_work": {"payments": self.owed_payments, "amount": format_usd(self.owed_micros)},
             "refunds_due": {"amount": format_usd(self.refunds_due_micros)},
             "unassigned_use": {
                 "events": self.unassigned_events,
@@ -341,6 +345,7 @@ def memo_lines(report: Report) -> list[tuple[str, str]]:
             f"{memo.pending_payments}, {format_usd(memo.pending_micros)} USD authorized",
         ),
         ("Unpaid work", f"{memo.unpaid_payments} payments failed, {format_usd(memo.unpaid_micros)} USD"),
+        ("Owed work", f"{memo.owed_payments} payments taken, {format_usd(memo.owed_micros)} USD"),
         ("Refunds due", f"{format_usd(memo.refunds_due_micros)} USD"),
         (
             "Unassigned use",

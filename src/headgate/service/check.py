@@ -8,22 +8,24 @@ application really routes. Findings are facts with a place and a fix; only an `e
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headgate.config import Config
+from headgate.config import Config, X402Config
 from headgate.config.reader import path_of
 from headgate.model.assets import KNOWN_ASSETS
-from headgate.model.catalog import Action, Catalog
+from headgate.model.catalog import Action, Catalog, Route
 from headgate.model.catalog_diff import diff_catalogs
 from headgate.model.errors import InputError
 from headgate.model.money import MICROS, format_usd
-from headgate.service.check_app import app_findings
+from headgate.service.check_app import app_findings, marked_actions
 from headgate.service.check_facilitator import facilitator_findings
 from headgate.service.finding import Finding, Level
-from headgate.x402.offer import HEADER_LIMIT, build_offers, payment_required
+from headgate.service.storefront import route_declared, written_offers
+from headgate.x402.offer import HEADER_LIMIT, build_offers, resource_url
 
 CLIENT_CAP_MICROS = MICROS
 """What the common clients pay at most for one request unless told otherwise."""
@@ -31,7 +33,9 @@ CLIENT_NETWORKS = frozenset({"eip155:137", "eip155:8453", "eip155:84532"})
 """Where the common clients know USDC without being told."""
 PROXY_HEADER_BYTES = 4000
 """What fits the default header buffers of common reverse proxies."""
+WILDCARD_LENGTH = 36
 _ANY_ADDRESS = "0x" + "11" * 20
+_WILD = re.compile(r"\{[^{}]*\}")
 
 
 async def run_check(
@@ -47,7 +51,7 @@ async def run_check(
     `live` adds the checklist for real money. Asks facilitators and nodes; never raises for what they answer.
     """
     findings = [
-        *config_findings(config),
+        *config_findings(config, frozenset() if app is None else marked_actions(app)),
         *unbuilt_findings(config),
         *offer_findings(config),
         *drift_findings(config, published),
@@ -58,13 +62,13 @@ async def run_check(
     return sorted(findings, key=lambda finding: list(Level).index(finding.level))
 
 
-def config_findings(config: Config) -> Iterator[Finding]:
-    """What is allowed, and still deserves a word."""
+def config_findings(config: Config, marked: frozenset[str] = frozenset()) -> Iterator[Finding]:
+    """What is allowed, and still deserves a word. `marked` are the actions that handlers are marked with."""
     catalog = config.catalog
     if not catalog.actions:
         yield Finding.error("actions", "nothing is sold", 'add [actions."…"] with a price and routes')
     for action in catalog.actions.values():
-        if not action.routes:
+        if not action.routes and action.name not in marked:
             yield Finding.info(
                 path_of("actions", action.name),
                 "has no routes: it is sold where a handler is marked @gate.action, or recorded",
@@ -156,24 +160,37 @@ def _action_findings(config: Config, action: Action) -> Iterator[Finding]:
             + (" or max_units" if action.variable else "")
             + ", or tell buyers to raise their cap",
         )
-    networks = [replace(network, facilitator_address=_ANY_ADDRESS) for network in config.x402.offers()]
-    path = max((route.pattern for route in action.routes), key=len, default="/")
     try:
-        challenge = payment_required(
-            build_offers(action, networks), url=config.seller.public_url + path, mime_type=action.mime_type
-        )
+        size = max(_header_sizes(config, config.x402, action))
     except InputError as error:
         yield Finding.error(
             where, f"cannot be offered: {error}", "shorten the title, or offer fewer networks"
         )
         return
-    size = len(challenge.header_value)
     if size > PROXY_HEADER_BYTES:
         yield Finding.warning(
             where,
             f"needs a PAYMENT-REQUIRED header of {size} bytes; many proxies take 4 KiB, none {HEADER_LIMIT}",
             "shorten title and description, offer fewer networks, or raise the proxy's header buffer",
         )
+
+
+def _header_sizes(config: Config, settings: X402Config, action: Action) -> Iterator[int]:
+    """The size of PAYMENT-REQUIRED on each of an action's routes, as far as it is known before any request.
+
+    Each wildcard stands for a text as long as a UUID; facilitators are taken to settle whatever there is.
+    """
+    networks = [
+        replace(network, facilitator_address=_ANY_ADDRESS, gas_sponsored=True)
+        for network in settings.offers()
+    ]
+    offers = build_offers(action, networks)
+    for route in action.routes or (Route("POST", "/" + action.name),):  # a mark's route is not in the file
+        path = _WILD.sub("x" * WILDCARD_LENGTH, route.pattern)
+        url = resource_url(config.seller.public_url, path)
+        declared = route_declared(route, path, action.mime_type) if config.discovery else {}
+        mime_type = action.mime_type
+        yield len(written_offers(offers, url, mime_type=mime_type, declared=declared).header_value)
 
 
 def drift_findings(config: Config, published: Catalog | None) -> Iterator[Finding]:
@@ -210,22 +227,11 @@ def live_findings(config: Config) -> Iterator[Finding]:
         yield Finding.error(
             "x402", "is absent: nothing is sold by payment", "add [x402] with pay_to and network"
         )
-    for network in () if config.x402 is None else config.x402.networks:
-        if network.rpc_url is None:
-            yield Finding.warning(
-                path_of("x402", "networks", network.caip2, "rpc_url"),
-                "is not set: what became of an unanswered settlement can be asked of the facilitator only",
-                'write rpc_url = "${RPC_URL}", a node of this network',
-            )
     if config.store.url.startswith("sqlite:///") and not Path(config.store.url[10:]).is_absolute():
         yield Finding.warning(
             "store.url",
             "is relative to the directory of each start",
             'write an absolute path: "sqlite:////var/…"',
-        )
-    if config.admin_token is None:
-        yield Finding.info(
-            "HEADGATE_ADMIN_TOKEN", "is not set: the admin API stays closed", "set it to open it"
         )
     if importlib.util.find_spec("coincurve") is None:
         yield Finding.error(

@@ -7,7 +7,7 @@ case 54); CORS has to run before Headgate, or no browser can read a 402.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from headgate.service.finding import Finding
 
 ACTION_MARK = "__headgate_action__"
 """The attribute `@gate.action` leaves on a handler."""
+EXPOSED_HEADERS = ("PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "Headgate-Receipt")
+PAYMENT_HEADER = "PAYMENT-SIGNATURE"
 _FRAMEWORKS = ("fastapi.", "starlette.", "litestar.")
 _AUTH = re.compile(r"auth|jwt|oidc|login|identity|session|token", re.IGNORECASE)
 _ORDER = (
@@ -75,6 +77,11 @@ def marked_action(handler: Any) -> str | None:
         if handler is None:
             break
     return None
+
+
+def marked_actions(app: Any) -> frozenset[str]:
+    """The actions that handlers of the application are marked with."""
+    return frozenset(filter(None, (marked_action(route.handler) for route in app_routes(app))))
 
 
 def _match(table: RouteTable, route: AppRoute) -> Match:
@@ -155,6 +162,8 @@ def middleware_order_findings(app: Any, *, sells_x402: bool = True) -> Iterator[
         yield Finding.error("middleware", "Headgate is installed more than once", "add gate.middleware once")
     for place, layer in enumerate(layers):
         yield from _layer_findings(layer, outside=place < gates[0], sells_x402=sells_x402)
+        if layer.role == "cors" and place < gates[0] and sells_x402:
+            yield from _cors_findings(layer.name, getattr(declared[place], "kwargs", None) or {})
     if not any(layer.role in ("auth", "optional_auth") for layer in layers):
         yield Finding.info(
             "middleware",
@@ -179,6 +188,31 @@ def _layer_findings(layer: _Layer, *, outside: bool, sells_x402: bool) -> Iterat
             "middleware",
             f"{layer.name} runs inside Headgate: browsers cannot read a 402",
             "add it after Headgate, so that it runs first",
+        )
+
+
+def _cors_findings(name: str, given: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether browsers may send a payment and read what it was answered, by Starlette's CORSMiddleware.
+
+    Where it is told what to expose, that replaces what Headgate says; where it is not, Headgate's stays.
+    """
+    if not {"allow_origins", "allow_origin_regex"} & given.keys():
+        return
+    literal = bool(given.get("allow_credentials"))  # with credentials `*` is a name like any other
+    exposed = {str(each).lower() for each in given.get("expose_headers") or ()}
+    missing = [each for each in EXPOSED_HEADERS if each.lower() not in exposed]
+    if exposed and missing and (literal or "*" not in exposed):
+        yield Finding.warning(
+            "middleware",
+            f"{name} keeps {', '.join(missing)} from browsers: expose_headers replaces what Headgate exposes",
+            f"add them to expose_headers, or leave it out: {list(EXPOSED_HEADERS)}",
+        )
+    allowed = {str(each).lower() for each in given.get("allow_headers") or ()}
+    if not {PAYMENT_HEADER.lower(), "*"} & allowed:
+        yield Finding.warning(
+            "middleware",
+            f"{name} does not let browsers send {PAYMENT_HEADER}: they can read an offer and not pay",
+            f'add "{PAYMENT_HEADER}" to allow_headers',
         )
 
 

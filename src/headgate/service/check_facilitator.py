@@ -42,6 +42,7 @@ async def _network_findings(
     network: NetworkConfig, schemes: frozenset[Scheme], now_us: Callable[[], int]
 ) -> list[Finding]:
     findings = await _node_findings(network)
+    where = path_of("x402", "networks", network.caip2, "facilitator")
     if network.embedded:
         if importlib.util.find_spec("eth") is None:
             findings.append(
@@ -56,17 +57,28 @@ async def _network_findings(
     except (FacilitatorUnreachable, NotReached, NoAnswer) as error:
         findings.append(
             Finding.error(
-                network.facilitator_url,
-                f"gave no list of what it settles ({error}); priced routes answer 503 until it does",
-                "check x402.facilitator, its headers (API key) and the network between",
+                where,
+                f"{network.facilitator_url} gave no list of what it settles ({error}); "
+                + _until_it_does(schemes),
+                "check the facilitator's URL, its headers (API key) and the network between",
             )
         )
         return findings
     return [
         *findings,
-        *_clock_findings(network, reply, now_us),
-        *_ability_findings(network, supported, schemes),
+        *_clock_findings(where, reply, now_us),
+        *_ability_findings(where, network, supported, schemes),
     ]
+
+
+def _until_it_does(schemes: frozenset[Scheme]) -> str:
+    """What a seller's buyers meet meanwhile."""
+    parts = []
+    if Scheme.EXACT in schemes or not schemes:
+        parts.append("fixed prices are offered, and payments may answer 503")
+    if Scheme.UPTO in schemes:
+        parts.append("measured actions are not offered here: their routes answer 503")
+    return ", ".join(parts) + " until it does"
 
 
 async def _ask(url: str, headers: Mapping[str, str]) -> Reply:
@@ -82,7 +94,7 @@ async def _ask(url: str, headers: Mapping[str, str]) -> Reply:
         await connections.close()
 
 
-def _clock_findings(network: NetworkConfig, reply: Reply, now_us: Callable[[], int]) -> list[Finding]:
+def _clock_findings(where: str, reply: Reply, now_us: Callable[[], int]) -> list[Finding]:
     """Payments carry their own time window, so clocks must agree (failure case 13)."""
     try:
         theirs_s = int(parsedate_to_datetime(reply.headers.get("Date", "")).timestamp())
@@ -94,23 +106,24 @@ def _clock_findings(network: NetworkConfig, reply: Reply, now_us: Callable[[], i
     direction = "ahead of" if ahead_s > 0 else "behind"
     return [
         Finding.warning(
-            network.facilitator_url,
-            f"this machine's clock is {abs(ahead_s)} s {direction} its: payments look expired or too early",
+            where,
+            f"this machine's clock is {abs(ahead_s)} s {direction} the facilitator's: payments look expired "
+            "or too early",
             "synchronise the clock (NTP)",
         )
     ]
 
 
 def _ability_findings(
-    network: NetworkConfig, supported: Supported, schemes: frozenset[Scheme]
+    where: str, network: NetworkConfig, supported: Supported, schemes: frozenset[Scheme]
 ) -> list[Finding]:
     findings = []
     for scheme in sorted(schemes):
         if not supported.takes(scheme, network.caip2):
             findings.append(
                 Finding.error(
-                    network.facilitator_url,
-                    f"does not settle {scheme.value} payments on {network.caip2}",
+                    where,
+                    f"{network.facilitator_url} does not settle {scheme.value} payments on {network.caip2}",
                     f"choose one that does in [{path_of('x402', 'networks', network.caip2)}]"
                     + (", or sell for a fixed price" if scheme is Scheme.UPTO else ""),
                 )
@@ -118,24 +131,25 @@ def _ability_findings(
         elif scheme is Scheme.UPTO and supported.upto_address(network.caip2) is None:
             findings.append(
                 Finding.error(
-                    network.facilitator_url,
-                    f"does not say which account settles upto on {network.caip2}, which an offer must name",
+                    where,
+                    f"{network.facilitator_url} does not say which account settles upto on {network.caip2}, "
+                    "which an offer must name",
                     "choose another facilitator, or sell for a fixed price",
                 )
             )
     if not findings:
         found = " and ".join(scheme.value for scheme in sorted(schemes)) or "x402"
         findings.append(
-            Finding.info(network.facilitator_url, f"answers, and settles {found} on {network.caip2}")
+            Finding.info(where, f"{network.facilitator_url} answers, and settles {found} on {network.caip2}")
         )
     return findings
 
 
 async def _node_findings(network: NetworkConfig) -> list[Finding]:
     """Whether the token on chain is the one configured, where a node is configured."""
-    if network.rpc_url is None or not network.rpc_url.startswith("http"):
-        return []
     where = path_of("x402", "networks", network.caip2, "rpc_url")
+    if network.rpc_url is None:
+        return [] if network.embedded else [_without_node(where)]
     chain = Chain(HttpNode(network.rpc_url, timeout_ms=TIMEOUT_MS))
     try:
         misfit = await chain.misfits(network.asset)
@@ -144,5 +158,14 @@ async def _node_findings(network: NetworkConfig) -> list[Finding]:
     finally:
         await chain.close()
     if misfit is None:
-        return []
+        return [Finding.info(where, "the node answers; the token is the one configured")]
     return [Finding.error(where, misfit, "correct the token's address, name and version, or the node's URL")]
+
+
+def _without_node(where: str) -> Finding:
+    return Finding.warning(
+        where,
+        "is not set: the outcome of a settlement that the facilitator does not answer can stay unknown, and "
+        "a transfer that the chain takes back goes unnoticed",
+        'write rpc_url = "${RPC_URL}", a node of this network',
+    )

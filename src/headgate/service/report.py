@@ -129,7 +129,8 @@ async def _memo(
     pending = (await snapshot.rows("memo_payments_pending", within))[0]
     unpaid = (await snapshot.rows("memo_unpaid_work", within))[0]
     refunds = (await snapshot.rows("memo_refunds", (*months, span.first_day, span.last_day)))[0]
-    owed = (await snapshot.rows("memo_refunds_owed", within))[0]
+    owed = (await snapshot.rows("memo_owed_work", within))[0]
+    due = (await snapshot.rows("memo_refunds_owed", within))[0]
     fees = [fee for contract in contracts for fee in seat_fees(contract, start_us, end_us)]
     unassigned = await _unassigned(snapshot, span, start_us, end_us)
     return Memo(
@@ -140,7 +141,9 @@ async def _memo(
         pending_micros=int(pending[1]),
         unpaid_payments=int(unpaid[0]),
         unpaid_micros=int(unpaid[1]),
-        refunds_due_micros=int(refunds[0]) + int(owed[0]),
+        owed_payments=int(owed[0]),
+        owed_micros=int(owed[1]),
+        refunds_due_micros=int(refunds[0]) + int(due[0]),
         unassigned_events=unassigned[0],
         unassigned_units=unassigned[1],
         unassigned_list_micros=unassigned[2],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from headgate.model.calendar import format_us
 from headgate.model.errors import NotFound
 from headgate.model.money import format_usd
-from headgate.model.payment import OPEN, State
+from headgate.model.payment import OPEN, OWED, State
 from headgate.model.report import ledger_head
 from headgate.service.deliver import ExportStatus, export_status
 from headgate.store.driver import Driver
@@ -27,10 +27,11 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class PaymentsView:
-    """Payments in one state; `open` ones still need something to happen."""
+    """Payments in one state; `open`: what becomes of them is not decided. `owed`: their work is due."""
 
     state: str
     open: bool
+    owed: bool
     payments: int
     authorized_amount: str
     oldest_at: str
@@ -51,13 +52,17 @@ class ExportView:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A store at one moment. `catalog_version` None: nothing was published."""
+    """A store at one moment. `catalog_version` None: nothing was published.
+
+    `owed_work` counts the payments that were taken, and whose work is still to be served.
+    """
 
     mode: str
     schema: int
     catalog_version: int | None
     events: int
     open_payments: int
+    owed_work: int
     payments: tuple[PaymentsView, ...]
     exports: tuple[ExportView, ...]
     slots: tuple[SlotView, ...]
@@ -80,6 +85,7 @@ async def store_status(
         catalog_version=await _catalog_version(registry, now_us),
         events=sum(seq for _, _, seq, _ in rows),
         open_payments=sum(one.payments for one in payments if one.open),
+        owed_work=sum(one.payments for one in payments if one.owed),
         payments=payments,
         exports=tuple(_export(one) for one in exports),
         slots=tuple(SlotView(slot, _runs(driver, slot), epoch, seq) for slot, epoch, seq, _ in rows),
@@ -95,7 +101,12 @@ def _runs(driver: Driver, slot: int) -> bool:
 def _payments(state: int, count: int, authorized_micros: int, oldest_us: int) -> PaymentsView:
     known = State(state)
     return PaymentsView(
-        known.name.lower(), known in OPEN, count, format_usd(authorized_micros), format_us(oldest_us)
+        state=known.name.lower(),
+        open=known in OPEN,
+        owed=known in OWED,
+        payments=count,
+        authorized_amount=format_usd(authorized_micros),
+        oldest_at=format_us(oldest_us),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from headgate.model.catalog import Action, Catalog
-from headgate.model.offer import NetworkOffer, Offer, Quotes
+from headgate.model.catalog import Action, Catalog, Route
+from headgate.model.offer import NetworkOffer, Offer, Quotes, Reason
 from headgate.model.routing import RouteTable
 from headgate.x402.bazaar import BAZAAR, declaration
 from headgate.x402.offer import (
@@ -24,7 +24,6 @@ KEPT = 2_000
 """How many ready 402s are kept. A stranger chooses the paths below a pattern: their length is bounded too."""
 KEPT_PATH = 256
 T = TypeVar("T")
-_EXTENSIONS = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
 
 
 class Storefront:
@@ -94,13 +93,12 @@ class Storefront:
         """The 402 for an action asked for by a method at a path."""
         known = self._made.get((action, method, path, error))
         if known is None:
-            known = payment_required(
+            known = written_offers(
                 self._quotes[action].current,
-                url=resource_url(self._public_url, path),
+                resource_url(self._public_url, path),
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
-                # The last is dropped first where the header would grow too long.
-                extensions={**self._extensions(action), **self.declared(action, method, path)},
+                declared=self.declared(action, method, path),
             )
             if len(self._made) >= KEPT:
                 self._made.clear()
@@ -114,29 +112,46 @@ class Storefront:
         if known is None:
             if len(self._made) >= KEPT:
                 self._made.clear()
-            known = self._made[action, "MCP", url, error] = payment_required(
+            known = self._made[action, "MCP", url, error] = written_offers(
                 self._quotes[action].current,
-                url=url,
+                url,
                 mime_type=self._mime_types.get(action, "application/json"),
                 error=error,
-                extensions=self._extensions(action),
             )
         return known
-
-    def _extensions(self, action: str) -> Mapping[str, Any]:
-        """What every offer of an action declares."""
-        offers = self._quotes[action].current
-        if offers and all(offer.gas_sponsored for offer in offers):
-            return {**_EXTENSIONS, EIP2612_GAS_SPONSORING: EIP2612_GAS_SPONSORING_EXTENSION}
-        return _EXTENSIONS
 
     def declared(self, action: str, method: str, path: str) -> Mapping[str, Any]:
         """How a route is called (the Bazaar extension); empty where that cannot be said."""
         match = None if self._routes is None else self._routes.match(method, path)
         if match is None or match.route is None or match.action is None or match.action.name != action:
             return {}
-        declared = declaration(match.route, path, match.action.mime_type)
-        return {} if declared is None else {BAZAAR: declared}
+        return route_declared(match.route, path, match.action.mime_type)
+
+
+def written_offers(
+    offers: Sequence[Offer],
+    url: str,
+    *,
+    mime_type: str,
+    error: str = Reason.PAYMENT_REQUIRED,
+    declared: Mapping[str, Any] | None = None,
+) -> Challenge:
+    """The 402 for an action's offers, with all that is declared beside them; `declared` is the route's own.
+
+    Raises:
+        InputError: it cannot fit into a header.
+    """
+    extensions: dict[str, Any] = {PAYMENT_IDENTIFIER: PAYMENT_IDENTIFIER_EXTENSION}
+    if offers and all(offer.gas_sponsored for offer in offers):
+        extensions[EIP2612_GAS_SPONSORING] = EIP2612_GAS_SPONSORING_EXTENSION
+    extensions.update(declared or {})  # the last is dropped first where the header would grow too long
+    return payment_required(offers, url=url, mime_type=mime_type, error=error, extensions=extensions)
+
+
+def route_declared(route: Route, path: str, mime_type: str) -> Mapping[str, Any]:
+    """What the 402 of a route declares of it: how it is called; empty where that cannot be said."""
+    declared = declaration(route, path, mime_type)
+    return {} if declared is None else {BAZAAR: declared}
 
 
 def _last(history: Sequence[tuple[int, T]], at_us: int) -> T | None:

@@ -38,6 +38,11 @@ WHERE state IN (1, 2, 3, 4, 7) AND occurred_us >= ? AND occurred_us < ?;
 SELECT COUNT(*), COALESCE(SUM(charged_micros), 0) FROM payments
 WHERE state = 6 AND occurred_us >= ? AND occurred_us < ? AND id NOT IN (SELECT payment FROM owed);
 
+-- name: memo_owed_work
+-- Payments that were taken and whose work is still to be served (reopened, repeating).
+SELECT COUNT(*), COALESCE(SUM(charged_micros), 0) FROM payments
+WHERE state IN (9, 10) AND occurred_us >= ? AND occurred_us < ?;
+
 -- name: memo_refunds_owed
 -- Refunds due for work that was paid before it and never done.
 SELECT COALESCE(SUM(p.charged_micros), 0) FROM owed o JOIN payments p ON p.id = o.payment

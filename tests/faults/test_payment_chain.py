@@ -28,7 +28,15 @@ from tests.devnet.paying import AUTHORIZATION_FIELDS
 from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain
 from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
 from tests.x402.buyer import PAYER, SEPOLIA, sealed
-from tests.x402.scripted import Step, answering, drop, lying, refusing, settle_and_lose
+from tests.x402.scripted import (
+    ScriptedFacilitator,
+    Step,
+    answering,
+    drop,
+    lying,
+    refusing,
+    settle_and_lose,
+)
 
 pytestmark = pytest.mark.timeout(60)
 AGENT = PAYER.address.lower()
@@ -142,10 +150,10 @@ async def test_settled_and_the_answer_lost_then_refused_for_ever(world: World) -
 async def test_somebody_else_settles_it_first(world: World) -> None:
     """Case 10: the facilitator is refused, but the seller has been paid: the answer is due."""
     payment = await world.payment()
-    transfer = world.chain.pay(authorization(payment))
     world.script.settle.append(USED)
-    answer = await world.buy(payment)
+    answer = await world.buy_while(payment, lambda: world.chain.pay(authorization(payment)))
     assert answer.status_code == 200
+    (transfer,) = world.chain.entries.values()
     assert unpacked(answer.headers["payment-response"])["transaction"] == transfer.transaction
     assert await world.shop.ledger() == [SOLD]
     await world.books_agree()
@@ -324,7 +332,7 @@ async def test_another_transaction_paid_than_the_facilitator_said(world: World) 
     """A well-formed lie: the row that names it is taken back, and the true transfer is booked."""
     payment, answer = await world.buying(lying(transaction="0x" + "ab" * 32))
     assert answer.status_code == 200
-    await world.later(20 * SECOND)
+    await world.later(2 * MINUTE)  # by then it should be among the final transfers
     assert await world.shop.ledger() == [SOLD, UNDONE, SOLD]
     (row,) = await world.shop.sql("SELECT tx FROM payments")
     assert "0x" + row[0].hex() == world.chain.entries[nonce(payment)].transaction
@@ -389,14 +397,59 @@ async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path
             await gate.close()
 
 
-async def test_settled_by_others_before_it_was_shown(world: World) -> None:
-    """Case 10: the facilitator says "used" at verify; the chain says for whom. It is served once."""
+async def test_settled_before_it_was_shown_it_paid_for_something_else(world: World) -> None:
+    """A settled authorization is public: whoever shows it again, at another shop, pays nothing.
+
+    Not where the facilitator says so at verify, and not where it only finds out at settle (Permit2's nonces).
+    """
     payment = await world.payment()
     world.chain.pay(authorization(payment))
+    world.shop.clock.ahead_us += MINUTE
+    assert (await world.buy(payment)).status_code == 402
+    assert world.shop.calls.count == 0
+    world.shop.clock.ahead_us += 10 * SECOND
+    world.script.verify.append(ScriptedFacilitator.yes)
+    world.script.settle.append(USED)
+    refused = await world.buy(payment)
+    assert (refused.status_code, world.shop.calls.count) == (402, 1)
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
+    for _ in range(5):
+        await world.later(MINUTE)
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
+
+
+@pytest.mark.parametrize("reason", ["invalid_exact_evm_nonce_already_used", "permit2_invalid_nonce"])
+async def test_used_and_a_node_that_lags_is_in_doubt(reason: str, world: World) -> None:
+    """The facilitator's node is ahead of ours: "unused" there proves nothing yet."""
+    payment, answer = await world.buying(refusing(reason))
+    assert problem_of(answer) == "payment_pending"
+    assert await world.shop.payments() == ["unknown"]
+    world.chain.pay(authorization(payment))
+    await world.later(2 * SECOND)
     assert (await world.buy(payment)).status_code == 200
-    assert await world.shop.ledger() == [SOLD]
-    assert (await world.buy(payment)).json()["call"] == 1
     await world.books_agree()
+
+
+async def test_an_upto_that_was_settled_for_less_than_was_used_opens_nothing(world: World) -> None:
+    """A public facilitator settles what it is asked to, for whoever asks: the payer asks for 1."""
+    while (offer := await world.client.post("/v1/words")).status_code == 503:
+        networks = world.shop.gate._networks
+        assert networks is not None
+        if await networks.refresh():
+            world.shop.gate._stock(world.shop.gate.desk.directory)
+    payment = paid(offer)
+    permit = unpacked(payment["PAYMENT-SIGNATURE"])["payload"]["permit2Authorization"]
+    world.shop.calls.gate = asyncio.Event()
+    buying = asyncio.create_task(world.client.post("/v1/words?h-headgate-units=50", headers=payment))
+    await until(lambda: world.shop.calls.count == 1)
+    world.chain.pay_permit(permit, 1)
+    world.script.settle.append(refusing("permit2_invalid_nonce"))
+    world.shop.calls.gate.set()
+    answer = await buying
+    assert answer.status_code == 402
+    for _ in range(5):
+        await world.later(MINUTE)
+    assert (await world.shop.payments(), await world.shop.ledger()) == (["failed"], [])
 
 
 async def test_spent_on_something_else_before_it_was_shown(world: World) -> None:
@@ -476,12 +529,52 @@ def signed_again(found: dict[str, Any], **changes: Any) -> dict[str, str]:
     return {"PAYMENT-SIGNATURE": sealed(changed).decode()}
 
 
+async def test_whoever_watches_next_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    """Two processes: the one that watched dies, and a transfer vanishes afterwards."""
+    clock = Clock()
+    chain = FakeChain(clock)
+    witness = Witness(Chain(InProcessNode(chain.answer)), ASSET)
+    async with ChainFacilitator(chain) as facilitator:
+        given: Any = {"facilitator": facilitator, "clock": clock, "chains": {SEPOLIA: witness}}
+        async with opened_shop(tmp_path, **given) as heir:
+            async with opened_shop(tmp_path, **given) as leader, client_of(leader.app, "asgi") as client:
+                for shop in (leader, heir):
+                    for task in shop.gate._background:
+                        task.cancel()
+                assert leader.gate._watcher is not None
+                assert heir.gate._watcher is not None
+                payment = paid(await client.get("/v1/doc"))
+                assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+                clock.ahead_us += 20 * SECOND
+                await leader.gate._watcher.run_once()
+                await heir.gate._watcher.run_once()
+            chain.vanish(nonce(payment))
+            clock.ahead_us += 4 * MINUTE
+            assert await heir.gate._watcher.run_once() == 1
+            assert await heir.payments() == ["unknown"]
+
+
+async def test_many_settled_payments_cost_few_questions(world: World) -> None:
+    """Finality is read off the logs of whole ranges of blocks, not payment by payment."""
+    for _ in range(30):
+        assert (await world.buy(await world.payment())).status_code == 200
+    await world.later(2 * MINUTE)
+    asked = world.chain.asked
+    assert asked < 30
+    watcher = world.shop.gate._watcher
+    assert watcher is not None
+    assert all(one.closed for one in watcher._watched.values())
+    await world.later(MINUTE)
+    assert world.chain.asked == asked
+
+
 async def test_a_node_that_hangs_holds_no_other_look_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is watched is asked about at once, so one silence is waited for and not thirty."""
     for _ in range(20):
-        assert (await world.buy(await world.payment())).status_code == 200
+        _, refused = await world.buying(refusing("insufficient_funds"))
+        assert refused.status_code == 402
     asked, release = 0, asyncio.Event()
 
     async def hang(*_given: Any) -> Any:

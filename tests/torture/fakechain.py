@@ -83,7 +83,7 @@ class FakeChain:
         entry = self._enter(
             nonce, authorization["from"], authorization["to"], signed if value is None else value
         )
-        entry.stray = entry.stray or (value is not None and value != signed)
+        entry.stray = entry.value != signed
         return entry
 
     def pay_permit(self, permit: Json, value: int) -> Entry:
@@ -182,6 +182,12 @@ class FakeChain:
 
     def _transfers(self, wanted: Json) -> list[Json]:
         first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
+        if wanted["topics"][1] is None:
+            to = {"0x" + topic[26:] for topic in wanted["topics"][2]}
+            found = [
+                entry for entry in self.entries.values() if first <= entry.block <= last and entry.to in to
+            ]
+            return [self._moved(entry) for entry in found]
         payer = "0x" + wanted["topics"][1][26:]
         found = [entry for entry in self.permits.get(payer, ()) if self._stands(entry)]
         return [self._moved(entry) for entry in found if first <= entry.block <= last]

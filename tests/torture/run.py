@@ -32,7 +32,7 @@ from headgate.app import clock_us
 from headgate.model.calendar import AccountingCalendar
 from headgate.service.verify import verify
 from headgate.store.sqlite import SqliteDriver
-from tests.torture.fakechain import FakeChain, permit_key
+from tests.torture.fakechain import Entry, FakeChain, permit_key
 from tests.torture.plan import (
     CEILING,
     DOC,
@@ -170,6 +170,7 @@ class Torture:
         self._numbers = iter(range(requests))
         self.payments: dict[str, Payment] = {}
         self.vanished: set[str] = set()
+        self.suspects: set[str] = set()  # payments whose timeline is told with what is wrong
         self._recent: list[Payment] = []
 
     async def send_all(
@@ -238,6 +239,7 @@ class Torture:
                 await asyncio.sleep(0.2)
                 await self.ask(seller, session, kind, payment.query, [payment.header], payment)
         else:
+            kind = "good" if kind in ("replayed", "elsewhere") else kind  # as long as there is none to repeat
             payment = self._fresh(self._signed(kind))
             kind, copies = (kind, chance.randrange(2, 6)) if kind == "copies" else (kind, 1)
             asking_all = (
@@ -318,7 +320,8 @@ class Torture:
                 self.outcome.wrong(f"{kind}: {status} {code or body[:80]!r} is not ours on purpose")
         if 200 <= status < 300:
             if payment is None or kind == "elsewhere":
-                self.outcome.wrong(f"{kind}: served ({status})")
+                self.outcome.wrong(f"{kind}: served ({status}) {'' if payment is None else payment.key}")
+                self.suspects.update([] if payment is None else [payment.key])
             elif ("headgate-receipt" if flows else "payment-response") not in answer.headers:
                 self.outcome.wrong(f"{kind}: served without a receipt")
             else:
@@ -479,6 +482,15 @@ async def _audit(torture: Torture, chain: FakeChain, store: Path) -> None:
         nothing_used = row.state == 5 and row.charged == 0 and uses[row.id] == 1
         if key not in paid and not nothing_used and (row.state not in (6, 7, 8) or uses[row.id]):
             outcome.wrong(f"{key} is in state {row.state} with {uses[row.id]} events, never transferred")
+    _audit_answers(torture, known, paid)
+    steps = await asyncio.to_thread(_rows, store, "SELECT payment, at_us, state, note FROM payment_steps")
+    for key in torture.suspects & known.keys():
+        outcome.wrong(f"{key}: {sorted(step[1:] for step in steps if step[0] == known[key].id)}")
+
+
+def _audit_answers(torture: Torture, known: dict[str, _Known], paid: dict[str, Entry]) -> None:
+    """What payers saw, against what was paid."""
+    outcome = torture.outcome
     for key, one in torture.payments.items():
         free = key in known and known[key].state == 5 and known[key].charged == 0
         if one.answers and key not in paid and not free and key not in torture.vanished:

@@ -237,7 +237,7 @@ async def test_the_chain_is_searched_from_a_time(back_s: int) -> None:
     chain = Chain(Told(eth_getBlockByNumber=at))
     latest = await chain.block("latest")
     time_s = latest.time_s - back_s
-    number = await chain._block_before(time_s, latest)
+    number = await chain.block_before(time_s, latest)
     assert number == 0 or time_s - 3 * 101 <= 3 * number < time_s
     assert asked < 30
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 MAX_READINGS = 64
-MAX_LENGTH = 2048
+MAX_LENGTH = 8192
 
 _TRICKY = re.compile(r"\A(?!/)|//|[\\;%?#\x00-\x20\x7f]|/\.{1,2}(?:/|\Z)")
 _TRICKY_RAW = re.compile(rb"%2f", re.IGNORECASE)

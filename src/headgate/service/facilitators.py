@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from headgate.config import Config
@@ -22,8 +23,28 @@ from headgate.x402.facilitator import Facilitator, FacilitatorClient, GuardedFac
 from headgate.x402.rpc import HttpNode, InProcessNode
 
 log = logging.getLogger("headgate.facilitator")
-LOOK_BACK_S = 3600  # a payment may have been settled by somebody else before it was shown to us
+CLOCK_SKEW_S = 30
+"""How far a chain's clock may be behind ours."""
 ANSWER_WITHIN_S = 20
+REMEMBERED = 200_000
+
+
+@dataclass(slots=True)
+class Sweep:
+    """How far one network's final blocks were read for transfers to the seller, and the transactions found.
+
+    Bounded: the oldest are forgotten first.
+    """
+
+    next_block: int | None = None
+    final_s: int = 0
+    transactions: dict[str, None] = field(default_factory=dict)
+
+    def add(self, transaction: str) -> None:
+        """Remember one."""
+        self.transactions[transaction] = None
+        if len(self.transactions) > REMEMBERED:
+            del self.transactions[next(iter(self.transactions))]
 
 
 class Witness:
@@ -51,11 +72,39 @@ class Witness:
             signed = wire.parse_kept(row.authorization_json)
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self._introduce()
-                return await self._chain.fate(signed, row.occurred_us // 1_000_000 - LOOK_BACK_S)
+                # Only what was transferred since it was claimed here: an authorization is public once it is
+                # on chain, and whoever shows it again has paid somebody else's request with it.
+                return await self._chain.fate(signed, row.occurred_us // 1_000_000 - CLOCK_SKEW_S)
         except TimeoutError as error:
             raise ChainError(f"the node for {row.network} takes too long to answer") from error
         except PaymentError as error:
             raise ChainError(f"payment {payment_text(row.id)} cannot be read back: {error}") from error
+
+    async def confirmed(self, sweep: Sweep, recipients: Sequence[bytes], since_s: int) -> None:
+        """Read on to the chain's final block which transactions paid the recipients, made from `since_s` on.
+
+        One question for hundreds of blocks, however many payments settled in them.
+
+        Raises:
+            ChainError: it cannot be told now; `sweep` stands where it got to.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self._introduce()
+                head = await self._chain.head()
+                first = sweep.next_block
+                if first is None:
+                    first = await self._chain.block_before(since_s, head.latest)
+                async for transaction in self._chain.transfers_to(
+                    self._asset, recipients, first, head.final.number
+                ):
+                    sweep.add(transaction)
+        except TimeoutError as error:
+            raise ChainError(f"the node for {self._asset.network} takes too long to answer") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ChainError(f"the node's logs cannot be read ({type(error).__name__})") from error
+        sweep.next_block = max(first, head.final.number + 1)
+        sweep.final_s = head.final.time_s
 
     async def _introduce(self) -> None:
         if not self._known:

@@ -48,7 +48,7 @@ from headgate.x402 import check, wire
 from headgate.x402 import offer as offers
 from headgate.x402.answers import Refused, Settled, Unverified, Verified
 from headgate.x402.breaker import Clients, Refusals
-from headgate.x402.chain import Canceled, Paid, UsedElsewhere
+from headgate.x402.chain import Paid, Unused
 from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
 __all__ = [
@@ -133,14 +133,19 @@ class Cashier:
         if limited is not None:
             return await self._taken_before(signed, ask) or limited
         payment = await self._row(ask, signed, offer, priced(offer))
+        payment.asked = self._clients.ask(ask.client, payment.counted, now_us)
         # Before the claim is written: recovery leaves alone what is at work here.
         self._in_flight.begin(payment.id, payment.counted)
         try:
             claimed: Claimed = await self.ledger.submit(ClaimPayment(payment.row, _name_hash(signed)))
         except BaseException:
+            self._not_asked(payment)
             self.done(payment)
             raise
-        if claimed.outcome is not Claim.FRESH:
+        if claimed.outcome is Claim.FRESH:
+            self.unowed.pop(payment.id, None)
+        else:
+            self._not_asked(payment)
             self.done(payment)
             return repeated(claimed.outcome, claimed.existing, signed, checked=not signed.needs_facilitator)
         try:
@@ -153,11 +158,17 @@ class Cashier:
         """Whether this payer has enough at work, or this client was refused enough, for now."""
         if self._in_flight.is_full(signed.payer):
             return Declined(Why.BUSY, "too_many_payments_in_flight")
-        wait_us = self._clients.wait_us(ask.client, signed.payer, now_us)
+        proven = None if signed.needs_facilitator else signed.payer
+        wait_us = self._clients.wait_us(ask.client, proven, now_us)
         if wait_us:
             wait_s = max(RETRY_AFTER_S, -(-wait_us // 1_000_000))
             return Declined(Why.THROTTLED, "too_many_refused_payments", retry_after_s=wait_s)
         return None
+
+    def _not_asked(self, payment: OpenPayment) -> None:
+        """No facilitator was asked about it, or its answer says nothing against the client."""
+        self._clients.give_back(payment.asked, self.now_us())
+        payment.asked = None
 
     async def _known_or(self, signed: SignedPayment, ask: Ask, reason: str) -> Declined:
         """A payment that is no good for this request now may be one that was taken before.
@@ -201,46 +212,31 @@ class Cashier:
 
     async def _verify(self, payment: OpenPayment) -> OpenPayment | Declined:
         requirements = offers.requirements(payment.offer)
-        self._clients.ask(payment.client, self.now_us())
         try:
             verdict = await payment.facilitator.verify(payment.payload, requirements)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
-            self._clients.give_back(payment.client, self.now_us())
+            self._not_asked(payment)
             log.warning("payment %s could not be verified: %s", payment_text(payment.id), error)
             await self.release(payment, State.CLAIMED, "facilitator out of reach")
             wait_s = _wait_s(payment.facilitator)
             return Declined(Why.UNREACHABLE, "facilitator_unavailable", retry_after_s=wait_s)
-        note = None
-        if isinstance(verdict, Refused) and await self._is_paid(payment, verdict.reason):
-            note = "settled by somebody else: paid on chain"
-        elif not isinstance(verdict, Verified):
+        if not isinstance(verdict, Verified):
+            if payment.counted is not None:
+                self._clients.forget(payment.counted)
             self._refusals.remember(payment.signed, verdict.reason, self.now_us())
             await self.release(payment, State.CLAIMED, verdict.reason)
             return Declined(Why.REFUSED, verdict.reason)
         payer = payment.signed.payer
-        self._clients.good(payment.client, payer, self.now_us())
+        self._not_asked(payment)
+        self._clients.good(payer)
         if payment.counted is None:  # now it is proven whose work this is
             if self._in_flight.is_full(payer):
                 await self.release(payment, State.CLAIMED, "too many requests of its payer were at work")
                 return Declined(Why.BUSY, "too_many_payments_in_flight")
             self._in_flight.prove(payer)
             payment.counted = payer
-        payment.steps.append((self.now_us(), State.VERIFIED, note))
+        payment.steps.append((self.now_us(), State.VERIFIED, None))
         return payment
-
-    async def _is_paid(self, payment: OpenPayment, reason: str) -> bool:
-        """Whether an authorization that is said to be used has paid the seller as signed (case 10)."""
-        witness = self.chains.get(payment.signed.network)
-        if witness is None or not says_used(reason):
-            return False
-        try:
-            fate = await witness.fate(
-                payment.row._replace(authorization_json=wire.encode_json(payment.payload))
-            )
-        except ChainError as error:
-            log.warning("payment %s: what became of it is not known: %s", payment_text(payment.id), error)
-            return False
-        return isinstance(fate, Paid)
 
     async def release(self, payment: OpenPayment, since: State, note: str) -> None:
         """Nothing was settled and nothing will be: the same payment may be used again."""
@@ -326,8 +322,8 @@ class Cashier:
 
     def judge(self, payment: OpenPayment, outcome: Receipt | Declined) -> None:
         """Remember of a client and its payer that work of theirs ended unpaid."""
-        if isinstance(outcome, Declined) and outcome.why is Why.REFUSED:
-            self._clients.ask(payment.client, self.now_us())
+        if isinstance(outcome, Declined) and (outcome.why is Why.REFUSED or outcome.doubtful):
+            self._clients.unpaid(payment.client, self.now_us())
             self._clients.forget(payment.signed.payer)
 
     async def settle(
@@ -369,12 +365,13 @@ class Cashier:
             fate = None if witness is None else await witness.fate(row)
         except ChainError as error:
             log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
-        if isinstance(fate, Paid):
+        if isinstance(fate, Paid) and fate.value_micros >= row.charged_micros:
             return await self.book_found(row, fate, f"refused ({refused.reason}), but paid on chain")
-        open_still = fate is None and says_used(refused.reason)
-        if open_still or (refused.doubtful and not isinstance(fate, Canceled | UsedElsewhere)):
+        # A node may lag behind the facilitator's: that it knows of no use yet proves nothing.
+        in_doubt = refused.doubtful or says_used(refused.reason)
+        if in_doubt and (fate is None or isinstance(fate, Unused)):
             await self._unknown(row, since, f"refused ({refused.reason}); whether it is paid is not known")
-            return Declined(Why.PENDING, "payment_pending", row)
+            return Declined(Why.PENDING, "payment_pending", row, doubtful=True)
         await self.ledger.submit(MovePayment(row.id, since, State.FAILED, refused.reason))
         return Declined(Why.REFUSED, refused.reason, row)
 
@@ -464,7 +461,7 @@ def _intended(now_us: int, *, before: bool) -> tuple[tuple[int, State, str | Non
 
 def says_used(reason: str) -> bool:
     """Whether a facilitator's reason means that the authorization is used: perhaps by us."""
-    return not {"used", "already"}.isdisjoint(reason.split("_"))
+    return reason.endswith("invalid_nonce") or not {"used", "already"}.isdisjoint(reason.split("_"))
 
 
 def _wait_s(facilitator: Facilitator) -> int:

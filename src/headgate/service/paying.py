@@ -34,13 +34,15 @@ class Why(Enum):
 class Declined(NamedTuple):
     """A payment that does not open the action now; `code` is machine-readable, `row` set once known.
 
-    `retry_after_s` is for the answers that carry `Retry-After`.
+    `retry_after_s` is for the answers that carry `Retry-After`. `doubtful`: the facilitator said no, but a
+    transfer may still come.
     """
 
     why: Why
     code: str
     row: PaymentRow | None = None
     retry_after_s: int = RETRY_AFTER_S
+    doubtful: bool = False
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ class OpenPayment:
     client: str | None = None
     counted: bytes | None = None
     """The payer as whose work in flight this counts; None as long as it is not proven."""
+    asked: str | None = None
+    """What the client's question about it took, until it is known to cost nothing."""
     ended: bool = False
     """No request is at work with it any more."""
     steps: list[tuple[int, State, str | None]] = field(default_factory=list)

@@ -28,6 +28,7 @@ FIRST_PAUSE_US = 1_000_000
 LONGEST_PAUSE_US = 60_000_000
 FINAL_AFTER_S = 3600
 AT_ONCE = 16
+UNDERPAID = "underpaid_on_chain"
 EXPIRED = "authorization expired unsettled"
 
 
@@ -50,7 +51,11 @@ class Recovery:
         still_open = len(left)
         for first in range(0, len(due), AT_ONCE):
             some = due[first : first + AT_ONCE]
-            still_open -= sum(await asyncio.gather(*(self._try(*each) for each in some)))
+            found_out = await asyncio.gather(*(self._try(*each) for each in some), return_exceptions=True)
+            for outcome in found_out:
+                if isinstance(outcome, Exception):  # one of them must not keep the others from being resolved
+                    log.error("a payment could not be resolved; it is tried again", exc_info=outcome)
+            still_open -= sum(outcome is True for outcome in found_out)
         return still_open
 
     async def _try(self, identifier: bytes, state: State) -> bool:
@@ -69,10 +74,9 @@ class Recovery:
         if state in (State.CLAIMED, State.VERIFIED):
             note = "its process ended before the work"
             return await self._move(identifier, state, State.RELEASED, note)
-        if identifier in cashier.unowed:
-            await self._move(identifier, state, State.RELEASED, cashier.unowed[identifier])
-            del cashier.unowed[identifier]
-            return True
+        note = cashier.unowed.pop(identifier, "")
+        if note and state is State.SERVED:
+            return await self._move(identifier, state, State.RELEASED, note)
         if state is State.REPEATING:
             return await self._move(identifier, state, State.REOPENED, "its process ended, not served again")
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
@@ -85,6 +89,8 @@ class Recovery:
             return True
         fate = await self._fate(row)
         if isinstance(fate, Paid):
+            if fate.value_micros < row.charged_micros:
+                return await self._move(identifier, state, State.FAILED, UNDERPAID)
             await cashier.book_found(row, fate, "resolved by asking the chain")
             return True
         if isinstance(fate, Canceled | UsedElsewhere):

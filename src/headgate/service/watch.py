@@ -5,6 +5,9 @@ event with it (a reversal) and the payment is open again, for `headgate.service.
 Failed ones are looked at until the chain's final time has passed their validity: whoever settles one of them
 meanwhile has paid the seller, and that is booked (contract §4; failure case 10).
 
+Settled payments are not looked up one by one: the logs of final blocks tell which transactions paid the
+seller, hundreds at a time, and only what should be among them and is not is asked about by itself.
+
 A node may lag behind the facilitator's, so "unused" undoes nothing until the node has seen blocks that make
 it certain. Of several processes one watches, whichever asked first; chains that are private to a process
 are watched by that process alone.
@@ -19,8 +22,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headgate.model.errors import ChainError
+from headgate.model.offer import address_bytes
 from headgate.model.payment import PaymentRow, State, payment_text
-from headgate.service.facilitators import Witness
+from headgate.service.facilitators import CLOCK_SKEW_S, Sweep, Witness
 from headgate.service.pay import Cashier
 from headgate.service.recover import why_not
 from headgate.store.operations import UndoSettlement
@@ -52,6 +56,11 @@ class _Watched:
     changed_us: int
     next_us: int
     pause_us: int
+    state: State
+    network: str
+    pay_to: bytes
+    transaction: str
+    owner: tuple[int, int]
     closed: bool = False
 
 
@@ -63,18 +72,55 @@ class Watcher:
         self._now_us = now_us
         self._watched: dict[bytes, _Watched] = {}
         self._read_to: dict[State, int] = {}
+        self._sweeps: dict[str, Sweep] = {}
 
     async def run_once(self) -> int:
-        """Look at what is due, a few at a time; how many payments were undone or found to be paid."""
+        """Look at what is due; how many payments were undone or found to be paid."""
         if not self._cashier.chains:
             return 0
         leads = await self._leads()
         await self._learn()
         now_us = self._now_us()
-        due = [identifier for identifier, one in self._watched.items() if one.next_us <= now_us]
-        due = [identifier for identifier in due if not self._watched[identifier].closed]
-        looks = (self._look(each, self._watched[each], leads) for each in due[:LOOKS_PER_PASS])
+        due = {
+            identifier: one
+            for identifier, one in self._watched.items()
+            if one.next_us <= now_us and not one.closed and self._may_ask(one, leads)
+        }
+        settled = {name: one for name, one in due.items() if one.state is not State.FAILED}
+        to_ask = list(due.keys() - settled.keys())
+        for network in {one.network for one in settled.values()}:
+            to_ask += await self._confirm(
+                network, {name: one for name, one in settled.items() if one.network == network}
+            )
+        looks = (self._look(each, self._watched[each]) for each in to_ask[:LOOKS_PER_PASS])
         return sum(await asyncio.gather(*looks))
+
+    async def _confirm(self, network: str, settled: dict[bytes, _Watched]) -> list[bytes]:
+        """Close the settled payments whose transfers are final; those that should be by now and are not."""
+        sweep = self._sweeps.setdefault(network, Sweep())
+        recipients = sorted({one.pay_to for one in settled.values()})
+        since_s = min(one.changed_us for one in settled.values()) // 1_000_000 - CLOCK_SKEW_S
+        try:
+            await self._cashier.chains[network].confirmed(sweep, recipients, since_s)
+        except ChainError as error:
+            log.warning("whether payments on %s are final is not known: %s", network, error)
+            for one in settled.values():
+                one.next_us = self._now_us() + FIRST_LOOK_US
+            return []
+        missing = []
+        for identifier, one in settled.items():
+            settled_s = one.changed_us // 1_000_000
+            if one.transaction in sweep.transactions:
+                one.closed = True
+            elif sweep.final_s > settled_s + CLOCK_SKEW_S or self._is_late(one):
+                missing.append(identifier)
+            else:
+                one.next_us = self._now_us() + FIRST_LOOK_US
+        return missing
+
+    def _is_late(self, one: _Watched) -> bool:
+        """Whether it is looked at without waiting for finality: some chains call nothing final for long."""
+        return self._now_us() - one.changed_us > 2 * VANISHED_AFTER_S * 1_000_000
 
     async def _leads(self) -> bool:
         """Whether this process is the one that watches: the first that asked, as long as it lives."""
@@ -102,11 +148,15 @@ class Watcher:
         for state, watched_us in WATCHED_US.items():
             since_us = max(now_us - watched_us, self._read_to.get(state, 0) - _OVERLAP_US)
             rows = await self._cashier.ledger.driver.rows("payments_to_watch", (state.value, since_us))
-            for identifier, changed_us in rows:
+            for identifier, changed_us, network, pay_to, tx, *owner in rows:
                 known = self._watched.get(identifier)
                 if known is None or known.changed_us < changed_us:
-                    first_us = changed_us + FIRST_LOOK_US
-                    self._watched[bytes(identifier)] = _Watched(changed_us, first_us, FIRST_LOOK_US)
+                    self._watched[bytes(identifier)] = _Watched(
+                        *(changed_us, changed_us + FIRST_LOOK_US, FIRST_LOOK_US, state, network),
+                        address_bytes(pay_to),
+                        "" if tx is None else "0x" + tx.hex(),
+                        (int(owner[0]), int(owner[1])),
+                    )
                 self._read_to[state] = max(self._read_to.get(state, 0), changed_us)
         oldest_us = now_us - max(WATCHED_US.values())
         kept_us = min(self._read_to.values(), default=0) - 2 * _OVERLAP_US
@@ -116,11 +166,11 @@ class Watcher:
             if one.changed_us > oldest_us and not (one.closed and one.changed_us < kept_us)
         }
 
-    async def _look(self, identifier: bytes, one: _Watched, leads: bool) -> bool:
+    async def _look(self, identifier: bytes, one: _Watched) -> bool:
         cashier = self._cashier
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
-        witness = cashier.chains.get(row.network)
-        if witness is None or row.state not in WATCHED_US or not self._may_ask(witness, row, leads):
+        witness = cashier.chains[row.network]
+        if row.state not in WATCHED_US:
             one.closed = True
             return False
         one.pause_us = min(LONGEST_PAUSE_US, 2 * one.pause_us)
@@ -135,15 +185,18 @@ class Watcher:
             log.warning("payment %s: the chain does not tell: %s", payment_text(row.id), error)
             return False
 
-    def _may_ask(self, witness: Witness, row: PaymentRow, leads: bool) -> bool:
-        ledger = self._cashier.ledger
-        if row.updated_us < witness.since_us or (row.state != State.FAILED and row.tx is None):
+    def _may_ask(self, one: _Watched, leads: bool) -> bool:
+        """Whether this process looks at it. What it does not look at now it may have to later."""
+        witness, ledger = self._cashier.chains.get(one.network), self._cashier.ledger
+        if witness is None or one.changed_us < witness.since_us:
             return False
-        return (row.slot, row.epoch) == (ledger.slot, ledger.epoch) if witness.private else leads
+        if one.state is not State.FAILED and not one.transaction:
+            return False
+        return one.owner == (ledger.slot, ledger.epoch) if witness.private else leads
 
     async def _look_at_failed(self, row: PaymentRow, witness: Witness, one: _Watched) -> bool:
         fate = await witness.fate(row)
-        if isinstance(fate, Paid):
+        if isinstance(fate, Paid) and fate.value_micros >= row.charged_micros:
             log.warning("payment %s had failed and was settled since", payment_text(row.id))
             await self._cashier.book_found(row, fate, "found on chain after it had failed")
             return True

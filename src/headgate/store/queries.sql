@@ -253,7 +253,9 @@ UPDATE payments SET state = 10, slot = ?, epoch = ?, updated_us = ? WHERE id = ?
 
 -- name: payments_to_watch
 -- Payments in a state that changed since an instant: the chain may still say otherwise.
-SELECT id, updated_us FROM payments WHERE state = ? AND updated_us >= ? ORDER BY updated_us;
+SELECT p.id, p.updated_us, p.network, r.pay_to, p.tx, p.slot, p.epoch
+FROM payments p JOIN rails r ON r.id = p.rail
+WHERE p.state = ? AND p.updated_us >= ? ORDER BY p.updated_us;
 
 -- name: payment_flows
 -- What would be settled of a payment if the stream it pays for ended now.

@@ -87,7 +87,7 @@ class CustomerAnswer:
             return
         elif message["type"] == "http.response.start":
             if self._start is not None:
-                await self._restart()
+                self._restart()
             self._start = message
             self._meter.begin(message)
         elif self._start is None:
@@ -95,18 +95,23 @@ class CustomerAnswer:
         else:
             await self._take(self._start, message)
 
-    async def _restart(self) -> None:
-        """The application answers anew (a time-out cancelled its first answer): nothing has left of that.
-
-        What was booked for it is taken back, so that the new answer is booked by what it is.
-        """
+    def _restart(self) -> None:
+        """The application answers anew (a time-out cancelled its first answer): nothing has left of that."""
         self._messages.clear()
         self._meter = Meter(self._admitted.action, self._usage)
-        await self._take_back("the application began another answer")
+
+    async def _find_out(self) -> None:
+        """Whether a booking that nobody waited for took place."""
+        capturing, self._capturing = self._capturing, None
+        if capturing is None:
+            return
+        try:
+            self._events = await asyncio.shield(capturing)
+        except StoreError as error:
+            log.error("a use whose answer was cancelled is not booked: %s", error)
 
     async def _take_back(self, reason: str) -> None:
-        if self._capturing is not None:
-            self._events, self._capturing = await asyncio.shield(self._capturing), None
+        await self._find_out()
         events, self._events = self._events, ()
         if events:
             await self._desk.reverse(events, reason)
@@ -154,6 +159,7 @@ class CustomerAnswer:
         try:
             await self._book(self._start)
         except StoreError as error:
+            self._capturing = None
             await self._refuse(error)
             return
         self._open = True
@@ -169,13 +175,16 @@ class CustomerAnswer:
     async def _book(self, start: Message) -> None:
         self._meter.end()
         units = self._meter.billable(start["status"])
+        await self._find_out()
         if units is None or await self._receiver.client_gone():
+            await self._take_back("the application answered otherwise in the end")
             await self._desk.release(self._admitted)
         else:
-            # Whoever answers may be cancelled here; whether it is booked is then known a little later.
-            self._capturing = asyncio.ensure_future(self._desk.capture(self._admitted, units))
-            self._events = await asyncio.shield(self._capturing)
-            self._capturing = None
+            if not self._events:  # an answer that was cancelled may have been booked: one request, one use
+                # Whoever answers may be cancelled here; whether it is booked is then known a little later.
+                self._capturing = asyncio.ensure_future(self._desk.capture(self._admitted, units))
+                await asyncio.shield(self._capturing)
+                self._events, self._capturing = self._capturing.result(), None
             if self._with_limits:
                 add_limits(start, self._admitted, self._events)
 

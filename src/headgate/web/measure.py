@@ -317,7 +317,8 @@ class Meter:
         if not self.bills(status) or not self.sent:
             return 0
         units = self.known
-        if units is not None and isinstance(self._reader, _Bytes):
+        counted = self._usage.units is None and self._stated is None and isinstance(self._reader, _Bytes)
+        if units is not None and counted:
             return min(units, self.sent)  # what was held back at the end has not left
         return self._ceiling if units is None else units
 

@@ -40,6 +40,11 @@ class PaidAnswer:
         if self._whole:
             return
         if message["type"] == "http.response.start":
+            if self.start is not None:  # a time-out cancelled its first answer: nothing of that counts
+                self._file.seek(0)
+                self._file.truncate()
+                self.size = 0
+                self._others.clear()
             self.start = message
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")

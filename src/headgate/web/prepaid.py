@@ -89,6 +89,8 @@ class PrepaidAnswer:
 
     async def _take(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if not self._begun:  # a time-out may have cancelled a first answer: nothing of that counts
+                self._held, self._body = [], bytearray()
             take_units_header(message)
             self._start = message
             self._kept_headers = encode_headers(message.get("headers", ()))
@@ -146,7 +148,7 @@ class PrepaidAnswer:
         """The application ended before its answer did."""
         if self._ended:
             return
-        if self._begun and self._good and await self._receiver.client_gone():
+        if self._flows and self._begun and self._good and await self._receiver.client_gone():
             status = 0 if self._start is None else int(self._start["status"])
             await self._served(KeptAnswer(status, self._kept_headers, None, self._now_us()))
         else:

@@ -113,25 +113,37 @@ class Clients:
         self._used_up_us: OrderedDict[str, int] = OrderedDict()  # when its questions are all back
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
-    def wait_us(self, client: str | None, payer: bytes, now_us: int) -> int:
-        """How long until a payment of this client may be asked about; 0 is now. None: nobody knows who."""
+    def wait_us(self, client: str | None, payer: bytes | None, now_us: int) -> int:
+        """How long until a payment of this client may be asked about; 0 is now.
+
+        None: nobody knows which client; nobody has proven to be the payer.
+        """
         if not self._each_us or client is None or payer in self._good:
             return 0
         known_us = self._used_up_us.get(network_of(client), 0)
         return max(0, max(known_us, now_us) + self._each_us - MINUTE_US - now_us)
 
-    def ask(self, client: str | None, now_us: int) -> None:
-        """A payment of this client is asked about, or came to nothing after the work."""
-        self._change(client, now_us, self._each_us)
+    def ask(self, client: str | None, payer: bytes | None, now_us: int) -> str | None:
+        """Take one of a client's questions; what to give back if it costs nothing in the end (None: free)."""
+        if not self._each_us or client is None or payer in self._good:
+            return None
+        network = network_of(client)
+        self._change(network, self._each_us, now_us)
+        return network
 
-    def give_back(self, client: str | None, now_us: int) -> None:
-        """The question says nothing about the client."""
-        self._change(client, now_us, -self._each_us)
+    def give_back(self, taken: str | None, now_us: int) -> None:
+        """Nobody was asked, or the answer says nothing against the client."""
+        if taken is not None:
+            self._change(taken, -self._each_us, now_us)
 
-    def good(self, client: str | None, payer: bytes | None, now_us: int) -> None:
-        """The payment was good; `payer` is None where it is not proven whose."""
-        self._change(client, now_us, -self._each_us)
-        if payer is not None and self._each_us:
+    def unpaid(self, client: str | None, now_us: int) -> None:
+        """Work of this client ended unpaid: as good as refused."""
+        if self._each_us and client is not None:
+            self._change(network_of(client), self._each_us, now_us)
+
+    def good(self, payer: bytes) -> None:
+        """A payment of this payer, proven to be its own, was good."""
+        if self._each_us:
             self._good[payer] = None
             self._good.move_to_end(payer)
             if len(self._good) > self._capacity:
@@ -141,11 +153,9 @@ class Clients:
         """A payer's work ended unpaid: it is a stranger again."""
         self._good.pop(payer, None)
 
-    def _change(self, client: str | None, now_us: int, by_us: int) -> None:
-        if not by_us or client is None:
-            return
-        network = network_of(client)
-        self._used_up_us[network] = max(self._used_up_us.get(network, 0), now_us) + by_us
+    def _change(self, network: str, by_us: int, now_us: int) -> None:
+        changed_us = max(self._used_up_us.get(network, 0), now_us) + by_us
+        self._used_up_us[network] = min(changed_us, now_us + MINUTE_US)
         self._used_up_us.move_to_end(network)
         if len(self._used_up_us) > self._capacity:
             self._used_up_us.popitem(last=False)

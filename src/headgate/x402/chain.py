@@ -8,7 +8,7 @@ cannot be found is a ChainError, never "not paid". Addresses and hashes are lowe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -116,7 +116,7 @@ class Canceled:
 
 @dataclass(frozen=True, slots=True)
 class UsedElsewhere:
-    """The nonce is used by something else that its payer signed: it paid somebody else, or not as signed."""
+    """The nonce is used for something else: it paid somebody else, not as signed, or before it was shown."""
 
     transaction: str
     to: str
@@ -188,11 +188,15 @@ class Chain:
         return bool(_integer(await self._read(payment.asset_text, data, at)))
 
     async def fate(self, payment: SignedPayment, since_s: int) -> Fate:
-        """What became of a payment, looked for in blocks made at or after `since_s` (epoch seconds)."""
+        """What became of a payment; only a transfer made at or after `since_s` (epoch seconds) pays it.
+
+        A signed authorization is public once it is on chain: one that was used before it was shown here has
+        paid for something else.
+        """
         head = await self.head()
         if not await self.is_used(payment, head.latest.number):
             return Unused(head)
-        first = await self._block_before(since_s, head.latest)
+        first = await self.block_before(since_s, head.latest)
         find = self._permit2_fate if payment.transfer is Transfer.PERMIT2 else self._eip3009_fate
         try:
             found = await find(payment, head, first)
@@ -203,7 +207,18 @@ class Chain:
                 f"nonce 0x{payment.nonce.hex()} of {payment.payer_text} is used on {payment.network}, but by "
                 f"no transaction found in blocks {first} to {head.latest.number}; look further back"
             )
+        if isinstance(found, Paid) and (await self.block(found.block_number)).time_s < since_s:
+            to = "0x" + payment.pay_to.hex()
+            return UsedElsewhere(found.transaction, to, found.value_micros, found.final)
         return found
+
+    async def transfers_to(
+        self, asset: Asset, recipients: Sequence[bytes], first: int, last: int
+    ) -> AsyncIterator[str]:
+        """Transactions that moved the token to one of the recipients (20 bytes each), block by block."""
+        topics = [TRANSFER, None, ["0x" + _padded(each) for each in recipients]]
+        async for log in self._logs(asset.address, topics, first, last):
+            yield log["transactionHash"].lower()
 
     async def _eip3009_fate(self, payment: SignedPayment, head: Head, first: int) -> Fate | None:
         topics = [
@@ -280,7 +295,7 @@ class Chain:
                     yield log
             first = until + 1
 
-    async def _block_before(self, time_s: int, latest: Block) -> int:
+    async def block_before(self, time_s: int, latest: Block) -> int:
         """The number of a block made before `time_s`, close to it: long steps back, then halves."""
         low, high, step = latest, latest, BLOCKS_PER_STEP
         while low.time_s >= time_s and low.number > 0:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from headgate.config import Config
+from headgate.model.errors import StoreUnavailable
 from headgate.store.ledger import Ledger
 from tests.web.shop import (
     Row,
@@ -150,30 +153,99 @@ async def test_a_process_that_sells_nothing_keeps_no_payment_from_those_that_do(
 # --- customers --------------------------------------------------------------------------------------
 
 
-async def test_a_time_out_inside_the_application_is_no_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its first answer is cancelled while it is booked; the second, a 504, leaves alone and unbilled."""
+OK, TIMED_OUT = {"ok": 1}, {"error": "time-out"}
+
+
+@asynccontextmanager
+async def hurried(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, then: Callable[..., Any] | None
+) -> AsyncIterator[tuple[Shop, Callable[[str], Any]]]:
+    """An application whose own time-out cancels its answer while that is booked; then it does `then`."""
 
     async def application(scope_: Any, receive: Any, send: Any) -> None:
         try:
             async with asyncio.timeout(0.1):
-                await JSONResponse({"ok": 1})(scope_, receive, send)
+                await JSONResponse(OK)(scope_, receive, send)
         except TimeoutError:
-            await JSONResponse({"error": "time-out"}, 504)(scope_, receive, send)
+            if then is not None:
+                await then(scope_, receive, send)
 
-    commit = Ledger._commit
+    commit, slowly = Ledger._commit, True
 
     async def slow(self: Ledger, operations: Any) -> Any:
-        if any(type(each).__name__ == "Use" for each in operations):
+        nonlocal slowly
+        if slowly and any(type(each).__name__ == "Use" for each in operations):
+            slowly = False
             await asyncio.sleep(0.3)  # another process has the store
         return await commit(self, operations)
 
-    async with opened_shop(tmp_path, app=lambda _calls: application) as shop:
-        key = await shop.customer("ada", "team")
+    async with opened_shop(folder, app=lambda _calls: application) as shop:
         monkeypatch.setattr(Ledger, "_commit", slow)
-        wire = Wire()
-        await shop.app(scope(headers=bearer(key)), wire.receive, wire.send)
+
+        async def ask(plan: str) -> Wire:
+            wire = Wire()
+            await shop.app(scope(headers=bearer(await shop.customer("ada", plan))), wire.receive, wire.send)
+            return wire
+
+        yield shop, ask
+
+
+@pytest.mark.parametrize("plan", ["team", "closed"])
+async def test_a_time_out_inside_the_application_is_no_use(
+    plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first answer is cancelled while it is booked; the second, a 504, leaves alone and unbilled."""
+    then = JSONResponse(TIMED_OUT, 504)
+    async with hurried(tmp_path, monkeypatch, then) as (shop, ask):
+        wire = await ask(plan)
         assert (wire.status, wire.body) == (504, b'{"error":"time-out"}')
         assert len([m for m in wire.sent if m["type"] == "http.response.start"]) == 1
         assert sum(row.units for row in await shop.ledger()) == 0
+        assert await shop.held() == 0
+
+
+@pytest.mark.parametrize("plan", ["team", "closed"])
+@pytest.mark.parametrize("then", [JSONResponse(OK), None], ids=["answers again", "returns"])
+async def test_one_request_is_one_use_however_often_it_is_answered(
+    then: Any, plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hurried(tmp_path, monkeypatch, then) as (shop, ask):
+        wire = await ask(plan)
+        assert (wire.status, wire.body) == (200, b'{"ok":1}')
+        assert await shop.ledger() == [Row("usage", "seat", 1, 0, "ada")]
+        assert await shop.held() == 0
+
+
+async def test_a_booking_that_failed_unseen_leaves_the_applications_own_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hurried(tmp_path, monkeypatch, JSONResponse(TIMED_OUT, 504)) as (shop, ask):
+        slow = Ledger._commit
+
+        async def failing(self: Ledger, operations: Any) -> Any:
+            if any(type(each).__name__ == "Use" for each in operations):
+                await asyncio.sleep(0.3)
+                raise StoreUnavailable
+            return await slow(self, operations)
+
+        monkeypatch.setattr(Ledger, "_commit", failing)
+        wire = await ask("team")
+        assert (wire.status, wire.body) == (504, b'{"error":"time-out"}')
+        assert await shop.ledger() == []
+
+
+async def test_a_payers_second_answer_is_all_that_is_sold(tmp_path: Path) -> None:
+    """The same for a payer: the first answer, cancelled halfway, is no part of the second."""
+
+    async def application(scope_: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"OLD", "more_body": True})
+        await JSONResponse(OK)(scope_, _receive, send)
+
+    async with opened_shop(tmp_path, app=lambda _calls: application) as shop:
+        async with client_of(shop.app, "asgi") as client:
+            payment = paid(await client.get("/v1/doc"))
+            for _ in range(2):
+                answer = await client.get("/v1/doc", headers=payment)
+                assert (answer.status_code, answer.content) == (200, b'{"ok":1}')
+        assert await shop.ledger() == [SOLD]

@@ -15,8 +15,9 @@ from eth_account import Account
 
 from headgate.config import Config
 from headgate.store.operations import MovePayment
+from headgate.x402.breaker import CLOSED
 from tests.web.shop import Shop, Wire, client_of, failing, opened_shop, paid, problem_of, scope
-from tests.x402.buyer import PAYER, changed, opened, sealed
+from tests.x402.buyer import PAYER, SEPOLIA, changed, opened, sealed
 from tests.x402.scripted import answering, drop, refusing
 
 pytestmark = pytest.mark.timeout(60)
@@ -214,6 +215,38 @@ async def test_what_is_no_refusal_holds_nobody_up(how: str, tmp_path: Path) -> N
             payment = await stranger(client)
             status, *_ = await ask(shop, payment, None if how == "no address" else "203.0.113.9")
             assert status != 429
+
+
+async def test_nobody_passes_by_naming_a_payer_that_is_known(tmp_path: Path) -> None:
+    """A signature that only a chain can judge proves nobody, whatever address is in it."""
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        assert (await ask(shop, paid(await client.get("/v1/doc"))))[0] == 200
+        shop.facilitator.script.verify.extend([refusing("invalid_signature")] * 100)
+        forged = [smart_wallets(paid(await client.get("/v1/doc"))) for _ in range(8)]
+        told = [await ask(shop, each) for each in forged]
+        assert [each[0] for each in told] == [402] * 5 + [429] * 3
+        assert shop.asked.count("verify") == 6
+
+
+async def test_many_at_once_are_bounded_as_one_after_the_other(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 100)
+        payments = [await stranger(client) for _ in range(20)]
+        told = await asyncio.gather(*(ask(shop, each) for each in payments))
+        assert sorted(each[0] for each in told) == [402] * 5 + [429] * 15
+        assert shop.asked.count("verify") == 5
+        assert all(wait <= 60 for *_, wait in told)
+
+
+async def test_a_doubtful_refusal_counts_too(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        for task in shop.gate._background:
+            task.cancel()
+        for _ in range(5):
+            shop.facilitator.script.settle.append(refusing("transaction_failed"))
+            assert (await ask(shop, paid(await client.get("/v1/doc"))))[1] == "payment_pending"
+            shop.gate._facilitators[SEPOLIA].settling = CLOSED  # type: ignore[attr-defined]
+        assert (await ask(shop, paid(await client.get("/v1/doc"))))[1] == "too_many_refused_payments"
 
 
 async def test_neighbours_in_one_ipv6_network_are_one_client(tmp_path: Path) -> None:

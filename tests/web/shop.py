@@ -354,7 +354,7 @@ async def client_of(app: Any, transport: str) -> AsyncIterator[httpx.AsyncClient
             yield client
 
 
-def failing(patch: pytest.MonkeyPatch, shop: Shop, kind: type[Any]) -> None:
+def failing(patch: pytest.MonkeyPatch, shop: Shop, kind: type[Any] | tuple[type[Any], ...]) -> None:
     """From now on, and until `patch` is undone, the store cannot write operations of a kind."""
     ledger = shop.gate.ledger
     assert ledger is not None

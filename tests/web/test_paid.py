@@ -212,3 +212,35 @@ async def test_a_prepaid_answer_too_large_to_keep_leaves_as_it_is_made(tmp_path:
         assert [len(message.get("body", b"")) for message in wire.sent[1:]] == [40] * 6 + [0]
         assert await shop.payments() == ["settled"]
         assert await shop.sql("SELECT body FROM answers") == [(None,)]
+
+
+async def test_a_large_prepaid_answer_whose_client_goes_stays_owed(tmp_path: Path) -> None:
+    """It was no stream: whoever got half of it can have the whole, with the same payment."""
+    whole = False
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start())
+        await send(body(b"x" * 200, more=True))
+        if not whole:
+            assert (await receive())["type"] == "http.disconnect"
+            raise OSError("nobody is there")
+        await send(body(b"y"))
+
+    def small(config: Config) -> Config:
+        return replace(config, limits=replace(config.limits, kept_answer_bytes=100))
+
+    asked = {"type": "http.request", "body": b"", "more_body": False}
+    async with opened_shop(tmp_path, app=lambda _calls: app, more=FIRST, change=small) as shop:
+        payment = await offered(shop, "/v1/files/first")
+        cut = Wire(asked, {"type": "http.disconnect"}, {"type": "http.disconnect"})
+        with pytest.raises(OSError, match="nobody"):
+            await shop.app(scope(path="/v1/files/first", headers=payment), cut.receive, cut.send)
+        assert cut.body == b"x" * 200
+        assert await shop.payments() == ["reopened"]
+        whole = True
+        again = Wire(asked)
+        await shop.app(scope(path="/v1/files/first", headers=payment), again.receive, again.send)
+        assert again.body == b"x" * 200 + b"y"
+        assert await shop.payments() == ["settled"]
+        assert len(await shop.ledger()) == 1

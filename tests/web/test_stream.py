@@ -36,7 +36,7 @@ from tests.web.shop import (
     unpacked,
 )
 from tests.x402.buyer import PAYER, SEPOLIA
-from tests.x402.scripted import Step, drop, lying, refusing
+from tests.x402.scripted import Step, drop, lying, refusing, settle_and_lose
 
 pytestmark = pytest.mark.timeout(60)
 SOLD = """
@@ -578,6 +578,56 @@ async def test_what_was_held_back_was_not_sent(who: str, tmp_path: Path) -> None
         await asyncio.wait([call.task])
         assert call.wire.body == b""
         assert [(row.units, row.charged) for row in await shop.ledger()] == [(0, 0)]
+
+
+async def test_a_stated_measure_counts_however_few_bytes_have_left(tmp_path: Path) -> None:
+    """Bytes are counted only where nothing says more."""
+
+    async def application(scope_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        usage(scope_).record(200)
+        await send(start())
+        await send(body(b"1234567890"))
+        raise RuntimeError("failed")
+
+    async with opened_shop(tmp_path, app=lambda _calls: application, more=SOLD) as shop:
+        key = await shop.customer("ada", "open")
+        call = Running(shop, "/v1/flow", bearer(key))
+        await asyncio.wait([call.task])
+        assert await shop.ledger() == [row(200)]
+        paying = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
+        await asyncio.wait([paying.task])
+        assert (await shop.ledger())[-1] == sold(200)
+
+
+async def test_what_was_not_to_be_settled_once_does_not_hold_up_the_payment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that failed before the intent was written: used again, it is resolved as any other."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/flow")
+        for task in shop.gate._background:
+            task.cancel()
+        call = Running(shop, "/v1/flow", payment)
+        await play.do(start())
+        with monkeypatch.context() as patch:
+            failing(patch, shop, (IntendPayment, MovePayment))
+            play.put(body(b"12345"), RuntimeError("failed"))
+            await asyncio.wait([call.task])
+        cashier = shop.gate.payer.cashier
+        ((identifier,),) = await shop.sql("SELECT id FROM payments")
+        cashier.unowed[bytes(identifier)] = "said of a stream that never was"
+        recovery = shop.gate._recovery
+        assert recovery is not None
+        await recovery.run_once()
+        assert await shop.payments() == ["released"]
+        shop.facilitator.script.settle.append(settle_and_lose)
+        again = Running(shop, "/v1/flow", payment)
+        play.put(start(), body(b"12345"), END, None)
+        await again.task
+        assert await shop.payments() == ["unknown"]
+        assert await recovery.run_once() == 0
+        assert (await shop.payments(), await shop.ledger()) == (["settled"], [sold(5)])
 
 
 async def test_a_paid_stream_whose_first_bytes_cannot_be_sent_settles_nothing(tmp_path: Path) -> None:

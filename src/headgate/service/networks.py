@@ -97,6 +97,7 @@ class Networks:
             else:
                 log.error("the facilitator for %s does not settle `exact` there: it is not offered", network)
                 self._without_exact.add(network)
+                self._next_us = now_us + ASK_AGAIN_US
             self._addresses[network] = supported.upto_address(network)
             self._sponsored[network] = EIP2612_GAS_SPONSORING in supported.extensions
         return await self._offer_now()

@@ -242,10 +242,10 @@ def facilitator_payload(
         "accepted": requirements(offer),
         "resource": resource_info(url, offer, mime_type),
     }
-    names = [PAYMENT_IDENTIFIER] if payment.identifier is not None else []
-    if payment.transfer is Transfer.PERMIT2:
-        names += GAS_SPONSORING
+    names = GAS_SPONSORING if payment.transfer is Transfer.PERMIT2 else ()
     extensions = {name: payment.extensions[name] for name in names if name in payment.extensions}
+    if payment.identifier is not None:
+        extensions[PAYMENT_IDENTIFIER] = {"info": {"required": False, "id": payment.identifier}}
     extensions |= {name: said for name, said in (declared or {}).items() if name in payment.extensions}
     if extensions:
         body["extensions"] = extensions

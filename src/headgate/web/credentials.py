@@ -20,6 +20,11 @@ class Credentials(NamedTuple):
     payments: tuple[bytes, ...]
     payments_v1: tuple[bytes, ...]
 
+    @property
+    def nobody(self) -> bool:
+        """Whether nothing says who is calling: whoever it is has to pay."""
+        return self.key is None and not self.present
+
 
 STRANGER = Credentials(None, present=False, payments=(), payments_v1=())
 """Nothing at all: whoever asks has to be made an offer."""

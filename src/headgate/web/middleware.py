@@ -22,7 +22,7 @@ from headgate.model.errors import HeadgateError, InputError, StoreError
 from headgate.model.routing import Match
 from headgate.service.admit import Admitted, Desk, Presented
 from headgate.web.answer import STORE_DOWN, CustomerAnswer
-from headgate.web.credentials import STRANGER, Credentials, read_credentials
+from headgate.web.credentials import Credentials, read_credentials
 from headgate.web.payer import Exchange, Payer
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send, problem
 from headgate.web.receiver import Receiver
@@ -115,9 +115,12 @@ class Middleware:
         action = match.action
         assert action is not None
         credentials = read_credentials(scope["headers"], gate.credential_names)
-        if self.identify is None and credentials == STRANGER and gate.payer.sells and not action.free:
-            await gate.payer.invite(action, scope, send)
-            return
+        paid = None
+        if self.identify is None and credentials.nobody and gate.payer.sells and not action.free:
+            paid = gate.payer.read(action, credentials, scope)
+            if isinstance(paid, Reply):
+                await paid.send(send, head=scope["method"] == "HEAD")
+                return
         try:
             await gate.desk.directory.refresh()
             identity = (
@@ -138,7 +141,8 @@ class Middleware:
             await self._customer(admitted, scope, receive, send)
         elif decision is Decision.PAY and gate.payer.sells:
             exchange = Exchange(self.app, admitted, scope, receive, send)
-            await gate.payer.serve(exchange, credentials)
+            paid = paid or gate.payer.read(action, credentials, scope)
+            await (exchange.answer(paid) if isinstance(paid, Reply) else gate.payer.serve(exchange, paid))
         elif decision is Decision.FREE:
             scope[SCOPE_KEY] = Usage(admitted, "free")
             await self.app(scope, receive, send)

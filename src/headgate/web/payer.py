@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from headgate.config import Limits
@@ -106,27 +107,23 @@ class Payer:
         """The bounds of what is read and kept."""
         return self._limits
 
-    async def invite(self, action: Action, scope: Scope, send: Send) -> None:
-        """Answer a stranger who sent no payment: what it costs, and how to pay."""
-        if self._storefront.sells(action.name):
-            reply = self._challenge(action, scope, Reason.PAYMENT_REQUIRED)
-        else:
-            reply = NO_OFFERS
-        await reply.send(send, head=scope["method"] == "HEAD")
+    def read(self, action: Action, credentials: Credentials, scope: Scope) -> SignedPayment | Reply:
+        """The payment that came with a request, or the answer to one that has none that can be read.
 
-    async def serve(self, exchange: Exchange, credentials: Credentials) -> None:
-        """Answer a request for an action that must be paid."""
-        admitted, action = exchange.admitted, exchange.admitted.action
-        pays = bool(credentials.payments or credentials.payments_v1)
-        if not pays or not self._storefront.sells(action.name):
-            await self.invite(action, exchange.scope, exchange.send)
-            return
+        Without a payment that is what the action costs and how to pay. Nothing is looked up for either, so
+        garbage costs no more than no payment at all.
+        """
+        if not self._storefront.sells(action.name):
+            return NO_OFFERS
         try:
             signed = wire.read_headers(credentials.payments, credentials.payments_v1)
         except PaymentError as error:
-            await exchange.answer(problem(400, error.code, str(error)))
-            return
-        assert signed is not None
+            return _unreadable(error.code, str(error))
+        return signed or self._challenge(action, scope, Reason.PAYMENT_REQUIRED)
+
+    async def serve(self, exchange: Exchange, signed: SignedPayment) -> None:
+        """Answer a request for an action that must be paid, with the payment that came with it."""
+        admitted, action = exchange.admitted, exchange.admitted.action
         ask = self._ask(admitted, exchange.scope, signed)
         try:
             opened = await self.cashier.open(
@@ -441,6 +438,12 @@ def _why_released(answer: PaidAnswer, usage: Usage) -> str:
     if usage.voided is not None:
         return f"voided: {usage.voided[:200]}"
     return f"not billed: status {answer.status}" if answer.whole else "the application did not answer"
+
+
+@lru_cache(maxsize=64)
+def _unreadable(code: str, detail: str) -> Reply:
+    """The answer to a header that holds no payment."""
+    return problem(400, code, detail)
 
 
 async def _same_body(digest: bytes, receiver: Receiver) -> bool:

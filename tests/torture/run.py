@@ -170,6 +170,7 @@ class Torture:
         self._numbers = iter(range(requests))
         self.payments: dict[str, Payment] = {}
         self.vanished: set[str] = set()
+        self.spent_elsewhere: set[str] = set()  # settled by others before they opened any work
         self.suspects: set[str] = set()  # payments whose timeline is told with what is wrong
         self._recent: list[Payment] = []
 
@@ -237,7 +238,10 @@ class Torture:
             await asyncio.gather(asking, self._act(kind, chain, payment))
             while kind == "settled by others" and not payment.answers:  # who has paid comes back in time
                 await asyncio.sleep(0.2)
-                await self.ask(seller, session, kind, payment.query, [payment.header], payment)
+                status = await self.ask(seller, session, kind, payment.query, [payment.header], payment)
+                if status == 402:  # its first request came to nothing, and by the next it had been spent
+                    self.spent_elsewhere.add(payment.key)
+                    break
         else:
             kind = "good" if kind in ("replayed", "elsewhere") else kind  # as long as there is none to repeat
             payment = self._fresh(self._signed(kind))
@@ -434,6 +438,8 @@ async def _collect(
         payment = torture.payments.get(key)
         if payment is None or payment.answers or entry.stray or entry.to != PAY_TO.lower():
             continue
+        if key in torture.spent_elsewhere:
+            continue
         for _ in range(60):  # work that fails now and then is owed until it was done
             status = await torture.ask(seller, session, "collected", payment.query, [payment.header], payment)
             if status != 500:
@@ -464,14 +470,17 @@ async def _audit(torture: Torture, chain: FakeChain, store: Path) -> None:
     for payment, kind, amount, _tx in events:
         uses[payment] += {1: 1, 4: -1}[kind]
         charged[payment] += amount
+    known = {_key(*row[:3]): _Known(*row[3:]) for row in payments}
+    released = {key for key in torture.spent_elsewhere & known.keys() if known[key].state == 8}
     paid = {
-        key: entry for key, entry in chain.entries.items() if entry.to == PAY_TO.lower() and not entry.stray
+        key: entry
+        for key, entry in chain.entries.items()
+        if entry.to == PAY_TO.lower() and not entry.stray and key not in released
     }
     outcome.transfers = len(paid)
     if sum(charged.values()) != sum(entry.value for entry in paid.values()):
         total = sum(entry.value for entry in paid.values())
         outcome.wrong(f"charged {sum(charged.values())} micro-dollars, transferred {total}")
-    known = {_key(*row[:3]): _Known(*row[3:]) for row in payments}
     for key, entry in paid.items():
         row = known.get(key)
         if row is None or row.state not in (5, 9) or "0x" + (row.tx or b"").hex() != entry.transaction:

@@ -141,6 +141,36 @@ async def test_commits_are_on_disk_before_they_are_told(driver: SqliteDriver) ->
 # --- migrations
 
 
+async def test_the_log_begins_anew_under_steady_load(
+    driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "_CHECKPOINT_EVERY_S", 0.01)
+    monkeypatch.setattr(sqlite_module, "_CHECKPOINT_PAGES", 8)
+    monkeypatch.setattr(sqlite_module, "_LONG_LOG_PAGES", 64)
+    log = driver.path.with_name(driver.path.name + "-wal")
+
+    async def write_until_it_shrinks() -> int:
+        longest = 0
+        while (size := log.stat().st_size) >= longest:
+            longest = size
+            async with driver.write() as tx:
+                await tx.run("registry_bump")
+        return longest
+
+    before = await generation(driver)
+    async with driver.snapshot() as old:  # a long report: the log grows, and nobody is held up
+        assert await old.rows("registry_generation") == [(before,)]
+        driver.start()
+        for _ in range(300):
+            async with driver.write() as tx:
+                await tx.run("registry_bump")
+        await asyncio.sleep(0.1)
+        assert log.stat().st_size > 64 * 4096
+        assert await old.rows("registry_generation") == [(before,)]
+    assert await write_until_it_shrinks() > 64 * 4096
+    assert await generation(driver) > before + 300
+
+
 async def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     driver = SqliteDriver(tmp_path / "new.db")
     assert await driver.schema_version() == 0

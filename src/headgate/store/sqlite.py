@@ -30,6 +30,9 @@ _LOCK_WAIT_S = 10
 T = TypeVar("T")
 _CHECKPOINT_EVERY_S = 1.0
 _CHECKPOINT_PAGES = 4096
+_LONG_LOG_PAGES = 4 * _CHECKPOINT_PAGES
+_LOG_WAIT_MS = 50
+_LOG_TRIES = 200
 _DIALECT = {"{bytes}": "BLOB", "{clustered}": "WITHOUT ROWID"}
 
 
@@ -112,6 +115,7 @@ class SqliteDriver:
         try:
             self._locks.mkdir(parents=True, exist_ok=True)
             self._queue = os.open(self._locks / "write", os.O_RDWR | os.O_CREAT, 0o644)
+            self._pause = os.open(self._locks / "write", os.O_RDWR | os.O_CREAT, 0o644)
             self._writer = self._connect()
             self._reader = self._connect()
         except OSError as error:
@@ -296,12 +300,33 @@ class SqliteDriver:
     def _checkpoint(self) -> None:
         log = self.path.with_name(self.path.name + "-wal")
         connection = self._connect()
+        connection.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
         page = int(connection.execute("PRAGMA page_size").fetchone()[0])
         while not self._stop.wait(_CHECKPOINT_EVERY_S):
             with contextlib.suppress(OSError, sqlite3.Error):
                 if log.stat().st_size > _CHECKPOINT_PAGES * page:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if log.stat().st_size > _LONG_LOG_PAGES * page:
+                    self._begin_log_anew(connection)
         connection.close()
+
+    def _begin_log_anew(self, connection: sqlite3.Connection) -> None:
+        """Under steady load the log is never wholly moved, so it only grows: make writers wait once.
+
+        What is left to move is little, and readers of an old state are waited for only so long: while a
+        report is read, the log goes on growing.
+        """
+        for _ in range(_LOG_TRIES):
+            try:
+                fcntl.flock(self._pause, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._stop.wait(0.002)
+                continue
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                fcntl.flock(self._pause, fcntl.LOCK_UN)
+            return
 
     async def close(self) -> None:
         self._stop.set()
@@ -315,7 +340,8 @@ class SqliteDriver:
 
     def let_go(self) -> None:
         """Close what locks are held by, once: a descriptor's number may be somebody else's file by then."""
-        handles, self._slot_locks, self._queue = (*self._slot_locks.values(), self._queue), {}, -1
+        handles = (*self._slot_locks.values(), self._queue, self._pause)
+        self._slot_locks, self._queue, self._pause = {}, -1, -1
         for handle in handles:
             if handle >= 0:
                 os.close(handle)

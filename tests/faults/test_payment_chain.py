@@ -7,7 +7,7 @@ every transfer to the seller is charged once, and nothing is charged that is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import httpx
 import pytest
 from eth_account.messages import encode_typed_data
 
+from headgate.model.assets import Asset
 from headgate.model.calendar import AccountingCalendar
 from headgate.model.errors import ChainError, InputError
 from headgate.model.payment import payment_text
-from headgate.service.facilitators import Witness
+from headgate.service.facilitators import Sweep, Witness
 from headgate.service.resolve import resolve_payment
 from headgate.service.verify import verify
 from headgate.x402.chain import Chain
@@ -27,7 +28,7 @@ from headgate.x402.rpc import InProcessNode
 from tests.devnet.paying import AUTHORIZATION_FIELDS
 from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain
 from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
-from tests.x402.buyer import PAYER, SEPOLIA, sealed
+from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, sealed
 from tests.x402.scripted import (
     ScriptedFacilitator,
     Step,
@@ -566,6 +567,49 @@ async def test_many_settled_payments_cost_few_questions(world: World) -> None:
     assert all(one.closed for one in watcher._watched.values())
     await world.later(MINUTE)
     assert world.chain.asked == asked
+
+
+async def test_failed_payments_hold_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed ones can be many, and are looked at after what was served and vanished."""
+    monkeypatch.setattr("headgate.service.watch.LOOKS_PER_PASS", 1)
+    payment, _ = await world.buying()
+    for _ in range(8):
+        await world.buying(refusing("insufficient_funds"))
+    world.chain.vanish(nonce(payment))
+    world.shop.clock.ahead_us += 2 * MINUTE
+    watcher = world.shop.gate._watcher
+    assert watcher is not None
+    await watcher.run_once()
+    assert await world.shop.ledger() == [SOLD, UNDONE]
+
+
+async def test_final_blocks_are_read_on_where_a_slow_node_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.service.facilitators.SWEEP_BLOCKS", 10)
+    await world.buying()
+    world.shop.clock.ahead_us += 3 * MINUTE
+    read: list[int] = []
+
+    class Slow(Chain):
+        async def transfers_to(
+            self, asset: Asset, recipients: Sequence[bytes], first: int, last: int
+        ) -> AsyncIterator[str]:
+            if len(read) == 2:
+                read.append(first)
+                raise ChainError("the node takes too long")
+            read.append(first)
+            async for found in super().transfers_to(asset, recipients, first, last):
+                yield found
+
+    witness, sweep = Witness(Slow(InProcessNode(world.chain.answer)), ASSET), Sweep()
+    since_s = world.shop.clock() // 1_000_000 - 300
+    with pytest.raises(ChainError):
+        await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], since_s)
+    assert sweep.next_block == read[2] == read[0] + 20
+    await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], since_s)
+    assert read[3] == read[2]
+    assert len(sweep.transactions) == 1
 
 
 async def test_a_node_that_hangs_holds_no_other_look_up(

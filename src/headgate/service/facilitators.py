@@ -27,6 +27,8 @@ CLOCK_SKEW_S = 30
 """How far a chain's clock may be behind ours."""
 ANSWER_WITHIN_S = 20
 REMEMBERED = 200_000
+SWEEP_BLOCKS = 500
+"""Blocks that are read at once: how much is read again where a node takes too long."""
 
 
 @dataclass(slots=True)
@@ -95,15 +97,17 @@ class Witness:
                 first = sweep.next_block
                 if first is None:
                     first = await self._chain.block_before(since_s, head.latest)
-                async for transaction in self._chain.transfers_to(
-                    self._asset, recipients, first, head.final.number
-                ):
-                    sweep.add(transaction)
+                final = head.final.number
+                for start in range(first, final + 1, SWEEP_BLOCKS):
+                    last = min(start + SWEEP_BLOCKS - 1, final)
+                    async for found in self._chain.transfers_to(self._asset, recipients, start, last):
+                        sweep.add(found)
+                    sweep.next_block = last + 1
         except TimeoutError as error:
             raise ChainError(f"the node for {self._asset.network} takes too long to answer") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ChainError(f"the node's logs cannot be read ({type(error).__name__})") from error
-        sweep.next_block = max(first, head.final.number + 1)
+        sweep.next_block = max(first, final + 1)
         sweep.final_s = head.final.time_s
 
     async def _introduce(self) -> None:

@@ -87,11 +87,13 @@ class Watcher:
             if one.next_us <= now_us and not one.closed and self._may_ask(one, leads)
         }
         settled = {name: one for name, one in due.items() if one.state is not State.FAILED}
-        to_ask = list(due.keys() - settled.keys())
+        to_ask: list[bytes] = []
         for network in {one.network for one in settled.values()}:
             to_ask += await self._confirm(
                 network, {name: one for name, one in settled.items() if one.network == network}
             )
+        # What was served and may be paid no more comes first: failed ones can be many, and cost nothing yet.
+        to_ask += due.keys() - settled.keys()
         looks = (self._look(each, self._watched[each]) for each in to_ask[:LOOKS_PER_PASS])
         return sum(await asyncio.gather(*looks))
 

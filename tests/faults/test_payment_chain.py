@@ -583,6 +583,29 @@ async def test_failed_payments_hold_up_no_other(world: World, monkeypatch: pytes
     assert await world.shop.ledger() == [SOLD, UNDONE]
 
 
+async def test_after_a_failure_the_oldest_are_not_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node fails at the first look; what settled before it is read off the logs all the same."""
+    monkeypatch.setattr("headgate.x402.chain.BLOCKS_PER_STEP", 4)
+    watcher = world.shop.gate._watcher
+    assert watcher is not None
+    for _ in range(20):
+        assert (await world.buy(await world.payment())).status_code == 200
+    world.shop.clock.ahead_us += 170 * SECOND
+    assert (await world.buy(await world.payment())).status_code == 200
+    world.shop.clock.ahead_us += 10 * SECOND
+    world.chain.broken = True
+    await watcher.run_once()  # those of before wait for their next look
+    world.chain.broken = False
+    world.shop.clock.ahead_us += 6 * SECOND
+    await watcher.run_once()  # only the new one is due
+    world.shop.clock.ahead_us += 5 * MINUTE
+    asked = world.chain.asked
+    await watcher.run_once()
+    assert world.chain.asked - asked < 20
+
+
 async def test_final_blocks_are_read_on_where_a_slow_node_stopped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ class Witness:
                 head = await self._chain.head()
                 first = sweep.next_block
                 if first is None:
-                    first = await self._chain.block_before(since_s, head.latest)
+                    first = sweep.next_block = await self._chain.block_before(since_s, head.latest)
                 final = head.final.number
                 for start in range(first, final + 1, SWEEP_BLOCKS):
                     last = min(start + SWEEP_BLOCKS - 1, final)

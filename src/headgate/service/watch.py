@@ -100,14 +100,15 @@ class Watcher:
     async def _confirm(self, network: str, settled: dict[bytes, _Watched]) -> list[bytes]:
         """Close the settled payments whose transfers are final; those that should be by now and are not."""
         sweep = self._sweeps.setdefault(network, Sweep())
-        recipients = sorted({one.pay_to for one in settled.values()})
-        # From the oldest that is not closed, also where it is not due: after a failure only new ones may be.
-        since_us = min(
-            one.changed_us
+        # For all that are open, also where they are not due: blocks are read once, and after a failure only
+        # new ones may be due.
+        still_open = [
+            one
             for one in self._watched.values()
             if one.network == network and one.state is not State.FAILED and not one.closed
-        )
-        since_s = since_us // 1_000_000 - CLOCK_SKEW_S
+        ]
+        recipients = sorted({one.pay_to for one in still_open})
+        since_s = min(one.changed_us for one in still_open) // 1_000_000 - CLOCK_SKEW_S
         try:
             await self._cashier.chains[network].confirmed(sweep, recipients, since_s)
         except ChainError as error:

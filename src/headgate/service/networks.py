@@ -84,22 +84,25 @@ class Networks:
         now_us = self._now_us()
         if now_us < self._next_us:
             return False
-        self._next_us = now_us + ASK_EVERY_US
+        self._next_us = now_us + ASK_AGAIN_US  # unless all goes well, whatever goes wrong
+        all_known = True
         for network, facilitator in self._facilitators.items():
             try:
                 supported = await facilitator.supported()
             except FacilitatorUnreachable as error:
                 log.warning("what the facilitator for %s supports is not known: %s", network, error)
-                self._next_us = now_us + ASK_AGAIN_US
+                all_known = False
                 continue
             if supported.takes(Scheme.EXACT, network):
                 self._without_exact.discard(network)
             else:
                 log.error("the facilitator for %s does not settle `exact` there: it is not offered", network)
                 self._without_exact.add(network)
-                self._next_us = now_us + ASK_AGAIN_US
+                all_known = False
             self._addresses[network] = supported.upto_address(network)
             self._sponsored[network] = EIP2612_GAS_SPONSORING in supported.extensions
+        if all_known:
+            self._next_us = now_us + ASK_EVERY_US
         return await self._offer_now()
 
     async def _offer_now(self) -> bool:

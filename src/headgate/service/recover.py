@@ -74,9 +74,11 @@ class Recovery:
         if state in (State.CLAIMED, State.VERIFIED):
             note = "its process ended before the work"
             return await self._move(identifier, state, State.RELEASED, note)
-        note = cashier.unowed.pop(identifier, "")
-        if note and state is State.SERVED:
-            return await self._move(identifier, state, State.RELEASED, note)
+        if state is State.SERVED and identifier in cashier.unowed:
+            released = await self._move(identifier, state, State.RELEASED, cashier.unowed[identifier])
+            cashier.unowed.pop(identifier, None)  # only now: forgotten before, it would be settled
+            return released
+        cashier.unowed.pop(identifier, None)
         if state is State.REPEATING:
             return await self._move(identifier, state, State.REOPENED, "its process ended, not served again")
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])

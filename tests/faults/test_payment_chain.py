@@ -607,32 +607,77 @@ async def test_after_a_failure_the_oldest_are_not_forgotten(
     assert world.chain.asked - asked < 20
 
 
-async def test_final_blocks_are_read_on_where_a_slow_node_stopped(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headgate.service.facilitators.SWEEP_BLOCKS", 10)
+async def test_a_node_that_bounds_its_answers_is_asked_for_less(world: World) -> None:
+    """Many payments in few blocks: more logs than a node gives at once, and one transfer that is gone."""
+    most = 0
+
+    def bounded(question: dict[str, Any]) -> Any:
+        nonlocal most
+        answer = world.chain.answer(question)
+        if question["method"] == "eth_getLogs" and len(answer["result"]) > 3:
+            most = max(most, len(answer["result"]))
+            error = {"code": -32005, "message": "query returned more than 3 results"}
+            return {"jsonrpc": "2.0", "id": question["id"], "error": error}
+        return answer
+
+    bought = []
+    for _ in range(4):
+        bought += [await world.payment(), await world.payment()]
+        for payment in bought[-2:]:
+            assert (await world.buy(payment)).status_code == 200
+        world.shop.clock.ahead_us += 10 * SECOND
+    world.chain.vanish(nonce(bought[3]))
+    world.shop.clock.ahead_us += 3 * MINUTE
+    sweep, witness = Sweep(), Witness(Chain(InProcessNode(bounded)), ASSET)
+    await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], world.shop.clock() // 1_000_000 - 600)
+    assert most == 7
+    assert set(sweep.transactions) == {entry.transaction for entry in world.chain.entries.values()}
+
+
+async def test_without_logs_what_is_late_is_looked_at_by_itself(world: World) -> None:
+    """The node answers about one payment, and never about a range of blocks."""
+    payment, _ = await world.buying()
+    answering_all = world.chain.eth_getLogs
+
+    def one_by_one(wanted: dict[str, Any]) -> Any:
+        if wanted["topics"][1] is None:
+            raise ChainError("the node gives no logs of all")
+        return answering_all(wanted)
+
+    world.chain.vanish(nonce(payment))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeChain, "eth_getLogs", lambda _self, wanted: one_by_one(wanted))
+        world.shop.clock.ahead_us += 5 * MINUTE
+        watcher = world.shop.gate._watcher
+        assert watcher is not None
+        await watcher.run_once()
+    assert await world.shop.ledger() == [SOLD, UNDONE]
+
+
+async def test_final_blocks_are_read_on_where_the_node_stopped(world: World) -> None:
     await world.buying()
     world.shop.clock.ahead_us += 3 * MINUTE
-    read: list[int] = []
+    read: list[tuple[int, int]] = []
+    away = True
 
-    class Slow(Chain):
+    class Stopping(Chain):
         async def transfers_to(
             self, asset: Asset, recipients: Sequence[bytes], first: int, last: int
         ) -> AsyncIterator[str]:
-            if len(read) == 2:
-                read.append(first)
-                raise ChainError("the node takes too long")
-            read.append(first)
+            if away and len(read) == 2:
+                raise ChainError("the node is out of reach")
+            read.append((first, last))
             async for found in super().transfers_to(asset, recipients, first, last):
                 yield found
 
-    witness, sweep = Witness(Slow(InProcessNode(world.chain.answer)), ASSET), Sweep()
+    witness, sweep = Witness(Stopping(InProcessNode(world.chain.answer)), ASSET), Sweep(span=10)
     since_s = world.shop.clock() // 1_000_000 - 300
     with pytest.raises(ChainError):
         await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], since_s)
-    assert sweep.next_block == read[2] == read[0] + 20
+    assert sweep.next_block == read[1][1] + 1 == read[0][0] + 30
+    away = False
     await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], since_s)
-    assert read[3] == read[2]
+    assert read[2][0] == read[1][1] + 1
     assert len(sweep.transactions) == 1
 
 

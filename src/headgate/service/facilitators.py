@@ -28,7 +28,7 @@ CLOCK_SKEW_S = 30
 ANSWER_WITHIN_S = 20
 REMEMBERED = 200_000
 SWEEP_BLOCKS = 500
-"""Blocks that are read at once: how much is read again where a node takes too long."""
+"""Blocks that are read at once, at most: nodes bound what they answer, so fewer where one does not."""
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class Sweep:
     """
 
     next_block: int | None = None
+    span: int = SWEEP_BLOCKS
     final_s: int = 0
     transactions: dict[str, None] = field(default_factory=dict)
 
@@ -85,7 +86,8 @@ class Witness:
     async def confirmed(self, sweep: Sweep, recipients: Sequence[bytes], since_s: int) -> None:
         """Read on to the chain's final block which transactions paid the recipients, made from `since_s` on.
 
-        One question for hundreds of blocks, however many payments settled in them.
+        One question for hundreds of blocks; for fewer as long as the node does not answer, because nodes
+        bound the logs of one answer (10,000 are common).
 
         Raises:
             ChainError: it cannot be told now; `sweep` stands where it got to.
@@ -98,12 +100,20 @@ class Witness:
                 if first is None:
                     first = sweep.next_block = await self._chain.block_before(since_s, head.latest)
                 final = head.final.number
-                for start in range(first, final + 1, SWEEP_BLOCKS):
-                    last = min(start + SWEEP_BLOCKS - 1, final)
-                    async for found in self._chain.transfers_to(self._asset, recipients, start, last):
-                        sweep.add(found)
-                    sweep.next_block = last + 1
+                while first <= final:
+                    last = min(first + sweep.span - 1, final)
+                    try:
+                        async for found in self._chain.transfers_to(self._asset, recipients, first, last):
+                            sweep.add(found)
+                    except ChainError:
+                        if first == last:
+                            raise
+                        sweep.span = max(1, (last - first + 1) // 4)
+                    else:
+                        sweep.next_block = first = last + 1
+                        sweep.span = min(SWEEP_BLOCKS, 2 * sweep.span)
         except TimeoutError as error:
+            sweep.span = max(1, sweep.span // 4)
             raise ChainError(f"the node for {self._asset.network} takes too long to answer") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ChainError(f"the node's logs cannot be read ({type(error).__name__})") from error

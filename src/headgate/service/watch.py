@@ -93,12 +93,16 @@ class Watcher:
                 network, {name: one for name, one in settled.items() if one.network == network}
             )
         # What was served and may be paid no more comes first: failed ones can be many, and cost nothing yet.
-        to_ask += due.keys() - settled.keys()
+        failed = list(due.keys() - settled.keys())
+        to_ask = to_ask[: LOOKS_PER_PASS - min(len(failed), LOOKS_PER_PASS // 4)] + failed
         looks = (self._look(each, self._watched[each]) for each in to_ask[:LOOKS_PER_PASS])
         return sum(await asyncio.gather(*looks))
 
     async def _confirm(self, network: str, settled: dict[bytes, _Watched]) -> list[bytes]:
-        """Close the settled payments whose transfers are final; those that should be by now and are not."""
+        """Close the settled payments whose transfers are final; those that should be by now and are not.
+
+        Where the logs cannot be had, those that are late are looked at one by one.
+        """
         sweep = self._sweeps.setdefault(network, Sweep())
         # For all that are open, also where they are not due: blocks are read once, and after a failure only
         # new ones may be due.
@@ -113,9 +117,10 @@ class Watcher:
             await self._cashier.chains[network].confirmed(sweep, recipients, since_s)
         except ChainError as error:
             log.warning("whether payments on %s are final is not known: %s", network, error)
-            for one in settled.values():
-                one.next_us = self._now_us() + FIRST_LOOK_US
-            return []
+            late = [identifier for identifier, one in settled.items() if self._is_late(one)]
+            for identifier in settled.keys() - set(late):
+                settled[identifier].next_us = self._now_us() + FIRST_LOOK_US
+            return late
         missing = []
         for identifier, one in settled.items():
             settled_s = one.changed_us // 1_000_000

@@ -33,6 +33,15 @@ def main() -> int:
     columns = (TextColumn("requests"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as bar:
         task = bar.add_task("requests", total=given.requests)
+
+        def made(done: int) -> None:
+            bar.update(task, completed=done)
+            if not console.is_terminal and done % max(1, given.requests // 10) == 0:
+                sys.stderr.write(f"  {done} of {given.requests} requests, {time.monotonic() - began:.0f} s\n")
+
+        def tell(step: str) -> None:
+            console.print(f"  {time.monotonic() - began:.0f} s  {step}", highlight=False)
+
         outcome = asyncio.run(
             run(
                 Path(folder),
@@ -40,7 +49,8 @@ def main() -> int:
                 requests=given.requests,
                 kills=kills,
                 vanish=vanish,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=made,
+                tell=tell,
             )
         )
     for what, count in sorted(outcome.answers.items()):

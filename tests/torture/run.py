@@ -351,10 +351,12 @@ async def run(
     kills: int,
     vanish: int = 0,
     progress: Progress = lambda _n: None,
+    tell: Callable[[str], None] = lambda _step: None,
 ) -> Outcome:
     """Everything, in `folder`; the outcome, with nothing wrong if all is well.
 
-    `vanish` transfers are reorganised away; what became of them takes minutes to be found out.
+    `progress` is told how many requests were made, `tell` what is waited for afterwards. `vanish` transfers
+    are reorganised away; what became of them takes minutes to be found out.
     """
     store = folder / "headgate.db"
     chain = FakeChain(clock_us)
@@ -375,11 +377,15 @@ async def run(
         await _until_offered(sellers, session)
         await torture.send_all(sellers, session, chain)
         facilitator.faulty = False
+        tell("recovery: until no payment is open")
         await _until_resolved(store, torture.outcome)
-        await _until_noticed(store, torture)
+        tell(f"the watch: until {len(chain.vanished)} reorganised transfers were noticed (some minutes)")
+        await _until_noticed(store, chain, torture.outcome)
         await _until_resolved(store, torture.outcome)
+        tell("payers: whoever has paid and saw no answer asks again")
         await _collect(torture, chain, sellers[0], session)
         await _until_resolved(store, torture.outcome)
+    tell("the audit: the books against the chain and against what payers saw")
     await _audit(torture, chain, store)
     return torture.outcome
 
@@ -419,13 +425,14 @@ async def _until_offered(sellers: Sequence[Seller], session: aiohttp.ClientSessi
             await asyncio.sleep(0.05)
 
 
-async def _until_noticed(store: Path, torture: Torture, patience_s: int = 700) -> None:
-    """Every vanished transfer has its reversal."""
+async def _until_noticed(store: Path, chain: FakeChain, outcome: Outcome, patience_s: int = 700) -> None:
+    """No payment stands as settled by a transfer that vanished."""
     until = time.monotonic() + patience_s
-    statement = "SELECT COUNT(*) FROM events WHERE kind = 4"
-    while (await asyncio.to_thread(_rows, store, statement))[0][0] < len(torture.vanished):
+    gone = ", ".join(f"x'{entry.transaction[2:]}'" for entry in chain.vanished)
+    statement = f"SELECT COUNT(*) FROM payments WHERE state = 5 AND tx IN ({gone})"
+    while (left := (await asyncio.to_thread(_rows, store, statement))[0][0]) > 0:
         if time.monotonic() > until:
-            torture.outcome.wrong(f"of {len(torture.vanished)} vanished transfers some were not noticed")
+            outcome.wrong(f"{left} of {len(chain.vanished)} vanished transfers were not noticed")
             return
         await asyncio.sleep(1)
 

@@ -35,9 +35,9 @@ from headgate.service.admit import Desk
 from headgate.service.check_app import middleware_order_findings
 from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
-from headgate.service.facilitators import Witness, make_chains, make_takers
+from headgate.service.facilitators import Witness, make_takers
 from headgate.service.finding import Level
-from headgate.service.forget import forget
+from headgate.service.forget import forget_all
 from headgate.service.ids import RequestIds
 from headgate.service.networks import Networks
 from headgate.service.opening import Store, open_store
@@ -61,7 +61,7 @@ from headgate.web.payer import Payer
 from headgate.web.problems import App, Receive, Scope, Send
 from headgate.web.receipts import RECEIPT_PATH, Receipts
 from headgate.web.usage import usage
-from headgate.x402.facilitator import Facilitator
+from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 
 log = logging.getLogger("headgate")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,7 +118,7 @@ class Headgate:
         self._now_us = now_us
         self._entropy = entropy
         self._given, self._given_chains = facilitators, chains or {}
-        self._facilitators: Mapping[str, Facilitator] = {}
+        self._facilitators: Mapping[str, GuardedFacilitator] = {}
         self._chains: Mapping[str, Witness] = {}
         self._authenticator = Authenticator(config.auth)
         self._storefront = Storefront(config.seller.public_url, _quote_ttl_us(config))
@@ -346,8 +346,8 @@ class Headgate:
         self.desk = Desk(directory, ledger, store.names, now_us, ids, seller.no_subscription)
         cashier = None
         if config.x402 is not None:
-            taken = make_takers(config, now_us) if self._given is None else (self._given, make_chains(config))
-            self._facilitators, self._chains = taken[0], {**taken[1], **self._given_chains}
+            taken = make_takers(config, now_us, self._given)
+            self._facilitators, self._chains = taken.facilitators, {**taken.chains, **self._given_chains}
             cashier = Cashier(
                 config.x402,
                 ledger,
@@ -439,7 +439,7 @@ class Headgate:
                 if beats % 2 == 0:
                     await self._recover()
                 if beats % _FORGET_EVERY == 0:
-                    await forget(self.desk.ledger.driver, self._now_us())
+                    await forget_all(self.desk.ledger.driver, self._now_us())
             except asyncio.CancelledError:
                 raise
             except Exception:

@@ -7,7 +7,9 @@ every transfer to the seller is charged once, and nothing is charged that is not
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from headgate.model.payment import payment_text
 from headgate.service.facilitators import Sweep, Witness
 from headgate.service.resolve import resolve_payment
 from headgate.service.verify import verify
+from headgate.service.watch import Watcher
 from headgate.x402.chain import Chain
 from headgate.x402.rpc import InProcessNode
 from tests.devnet.paying import AUTHORIZATION_FIELDS
@@ -386,7 +389,7 @@ async def test_the_embedded_chain_is_asked_and_a_restart_undoes_nothing(tmp_path
                 async with client_of(app, "asgi") as client:
                     offer = await client.get("/v1/doc")
                     (facilitator,) = gate._facilitators.values()
-                    chain = facilitator._facilitator._embedded.chain  # type: ignore[attr-defined]
+                    chain = facilitator.unguarded._embedded.chain  # type: ignore[attr-defined]
                     chain.fund(PAYER.address, 1_000_000)
                     assert (await client.get("/v1/doc", headers=paid(offer))).status_code == 200
             clock.ahead_us += 5 * MINUTE
@@ -607,6 +610,150 @@ async def test_after_a_failure_the_oldest_are_not_forgotten(
     assert world.chain.asked - asked < 20
 
 
+async def test_one_transfer_pays_one_payment(world: World) -> None:
+    """A facilitator that names an old transaction: which of two payments it paid is asked of the chain."""
+    first, _ = await world.buying()
+    transaction = world.chain.entries[nonce(first)].transaction
+
+    def stale(facilitator: ScriptedFacilitator, endpoint: str, asked: dict[str, Any]) -> Any:
+        payer = asked["paymentPayload"]["payload"]["authorization"]["from"]
+        body = {"success": True, "transaction": transaction, "network": SEPOLIA, "payer": payer}
+        return answering(body)(facilitator, endpoint, asked)
+
+    second, answer = await world.buying(stale)
+    assert answer.status_code == 200
+    for _ in range(5):
+        await world.later(MINUTE)
+    # The second is settled in truth by then: recovery asked for it.
+    assert await world.shop.payments() == ["settled", "settled"]
+    assert await world.shop.ledger() == [SOLD, SOLD, UNDONE, SOLD]
+    assert set(world.chain.entries) == {nonce(first), nonce(second)}
+    await world.books_agree()
+
+
+async def test_two_payments_of_one_payer_in_one_transaction(world: World) -> None:
+    """Settled together, as some facilitators do: as many transfers as payments, and both stand."""
+    payments = [(await world.buying())[0] for _ in range(2)]
+    one, other = (world.chain.entries[nonce(each)] for each in payments)
+    assert world.shop.gate.store is not None
+    with closing(sqlite3.connect(world.shop.gate.config.store.url.removeprefix("sqlite:///"))) as opened:
+        opened.execute(f"UPDATE payments SET tx = x'{one.transaction[2:]}'")
+        opened.commit()
+    other.transaction = one.transaction
+    world.shop.clock.ahead_us += 3 * MINUTE
+    watcher = world.shop.gate._watcher
+    assert watcher is not None
+    asked = world.chain.asked
+    await watcher.run_once()
+    assert all(one.closed for one in watcher._watched.values())
+    assert world.chain.asked - asked < 15
+    assert await world.shop.ledger() == [SOLD, SOLD]
+
+
+async def test_settled_for_less_than_the_facilitator_says(world: World) -> None:
+    """`upto`: the payer had its permit settled for 1 during the work, and the facilitator goes by that."""
+    while (offer := await world.client.post("/v1/words")).status_code == 503:
+        if await world.shop.gate._networks.refresh():  # type: ignore[union-attr]
+            world.shop.gate._stock(world.shop.gate.desk.directory)
+        world.shop.clock.ahead_us += 5 * SECOND
+    payment = paid(offer)
+    permit = unpacked(payment["PAYMENT-SIGNATURE"])["payload"]["permit2Authorization"]
+
+    def reconciled(facilitator: ScriptedFacilitator, endpoint: str, asked: dict[str, Any]) -> Any:
+        entry = world.chain.pay_permit(permit, 1)
+        body = {
+            "success": True,
+            "transaction": entry.transaction,
+            "network": SEPOLIA,
+            "payer": permit["from"],
+        }
+        body["amount"] = asked["paymentRequirements"]["amount"]
+        return answering(body)(facilitator, endpoint, asked)
+
+    world.script.settle.append(reconciled)
+    answer = await world.client.post("/v1/words?h-headgate-units=50", headers=payment)
+    assert answer.status_code == 200
+    for _ in range(4):
+        await world.later(MINUTE)
+    assert await world.shop.payments() == ["failed"]
+    sold, undone = await world.shop.ledger()
+    assert (sold.charged, undone.kind, undone.charged) == (500_000, "reversal", -500_000)
+
+
+@pytest.mark.parametrize("happens", ["nothing", "the answer is lost", "the clock is set right"])
+async def test_a_clock_that_is_ahead_of_the_chain_undoes_nothing(happens: str, tmp_path: Path) -> None:
+    clock, ahead = Clock(), [200 * SECOND]
+    chain = FakeChain(lambda: clock() - ahead[0])
+    witness = Witness(Chain(InProcessNode(chain.answer)), ASSET)
+    async with (
+        ChainFacilitator(chain) as facilitator,
+        opened_shop(
+            tmp_path, facilitator=facilitator, clock=clock, settle_timeout_ms=300, chains={SEPOLIA: witness}
+        ) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        for task in shop.gate._background:
+            task.cancel()
+        world = World(shop, client, chain)
+        lost = happens == "the answer is lost"
+        payment, answer = await world.buying(*([settle_and_lose] if lost else []))
+        assert answer.status_code == (503 if lost else 200)
+        if happens == "the clock is set right":
+            clock.ahead_us -= ahead.pop()
+            ahead.append(0)
+        for _ in range(25):
+            await world.later(30 * SECOND)
+        assert await shop.payments() == ["settled"]
+        assert await shop.ledger() == [SOLD]
+        assert (await world.buy(payment)).status_code == 200
+        await world.books_agree()
+
+
+async def test_what_could_not_be_confirmed_for_hours_is_not_taken_as_confirmed(world: World) -> None:
+    """The facilitator lies while the node is away, and the process is started anew in between."""
+
+    def lie(facilitator: ScriptedFacilitator, endpoint: str, asked: dict[str, Any]) -> Any:
+        payer = asked["paymentPayload"]["payload"]["authorization"]["from"]
+        body = {"success": True, "transaction": "0x" + "cd" * 32, "network": SEPOLIA, "payer": payer}
+        return answering(body)(facilitator, endpoint, asked)
+
+    good, _ = await world.buying()
+    await world.later(5 * MINUTE)  # seen final
+    world.chain.broken = True
+    valid_to = world.shop.clock() // SECOND + 300
+    payment = signed_again(unpacked((await world.payment())["PAYMENT-SIGNATURE"]), validBefore=str(valid_to))
+    world.script.settle.append(lie)
+    assert (await world.buy(payment)).status_code == 200
+    for _ in range(130):
+        await world.later(MINUTE)
+    gate = world.shop.gate
+    gate._watcher = Watcher(gate._cashier, world.shop.clock)  # type: ignore[arg-type]
+    world.chain.broken = False
+    asked = world.chain.asked
+    await world.later(MINUTE)
+    assert [row.kind for row in await world.shop.ledger()][:3] == ["usage", "usage", "reversal"]
+    assert await world.shop.payments() == ["settled", "failed"]
+    assert world.chain.asked - asked < 40
+    assert nonce(good) in world.chain.entries
+    await world.books_agree()
+
+
+async def test_a_failed_payment_is_watched_for_as_long_as_it_is_valid(world: World) -> None:
+    """Valid for nearly two days, refused at once, settled by somebody else a day and a half later."""
+    payment = await world.payment()
+    valid_to = world.shop.clock() // SECOND + 47 * 3600
+    payment = signed_again(unpacked(payment["PAYMENT-SIGNATURE"]), validBefore=str(valid_to))
+    world.script.settle.append(refusing("insufficient_funds"))
+    assert (await world.buy(payment)).status_code == 402
+    for _ in range(36):
+        await world.later(HOUR)
+    world.chain.pay(authorization(payment))
+    for _ in range(3):
+        await world.later(10 * MINUTE)
+    assert await world.shop.payments() == ["settled"]
+    await world.books_agree()
+
+
 async def test_a_node_that_bounds_its_answers_is_asked_for_less(world: World) -> None:
     """Many payments in few blocks: more logs than a node gives at once, and one transfer that is gone."""
     most = 0
@@ -631,7 +778,8 @@ async def test_a_node_that_bounds_its_answers_is_asked_for_less(world: World) ->
     sweep, witness = Sweep(), Witness(Chain(InProcessNode(bounded)), ASSET)
     await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], world.shop.clock() // 1_000_000 - 600)
     assert most == 7
-    assert set(sweep.transactions) == {entry.transaction for entry in world.chain.entries.values()}
+    made = {bytes.fromhex(entry.transaction[2:]) for entry in world.chain.entries.values()}
+    assert {key[:32] for key in sweep.found} == made
 
 
 async def test_without_logs_what_is_late_is_looked_at_by_itself(world: World) -> None:
@@ -663,7 +811,7 @@ async def test_final_blocks_are_read_on_where_the_node_stopped(world: World) -> 
     class Stopping(Chain):
         async def transfers_to(
             self, asset: Asset, recipients: Sequence[bytes], first: int, last: int
-        ) -> AsyncIterator[str]:
+        ) -> AsyncIterator[bytes]:
             if away and len(read) == 2:
                 raise ChainError("the node is out of reach")
             read.append((first, last))
@@ -678,7 +826,7 @@ async def test_final_blocks_are_read_on_where_the_node_stopped(world: World) -> 
     away = False
     await witness.confirmed(sweep, [bytes.fromhex(PAY_TO[2:])], since_s)
     assert read[2][0] == read[1][1] + 1
-    assert len(sweep.transactions) == 1
+    assert list(sweep.found.values()) == [1]
 
 
 async def test_a_node_that_hangs_holds_no_other_look_up(

@@ -14,8 +14,9 @@ import pytest
 from eth_account import Account
 
 from headgate.config import Config
+from headgate.service.forget import forget_all
 from headgate.store.operations import MovePayment
-from headgate.x402.breaker import CLOSED
+from headgate.x402.breaker import Breakers
 from tests.web.shop import Shop, Wire, client_of, failing, opened_shop, paid, problem_of, scope
 from tests.x402.buyer import PAYER, SEPOLIA, changed, opened, sealed
 from tests.x402.scripted import answering, drop, refusing
@@ -245,7 +246,7 @@ async def test_a_doubtful_refusal_counts_too(tmp_path: Path) -> None:
         for _ in range(5):
             shop.facilitator.script.settle.append(refusing("transaction_failed"))
             assert (await ask(shop, paid(await client.get("/v1/doc"))))[1] == "payment_pending"
-            shop.gate._facilitators[SEPOLIA].settling = CLOSED  # type: ignore[attr-defined]
+            shop.gate._facilitators[SEPOLIA].settling = Breakers()  # type: ignore[attr-defined]
         assert (await ask(shop, paid(await client.get("/v1/doc"))))[1] == "too_many_refused_payments"
 
 
@@ -286,3 +287,42 @@ async def test_released_payments_are_forgotten_after_a_day(tmp_path: Path) -> No
         shop.clock.ahead_us = 10_000_000
         assert (await client.get("/v1/doc", headers=released)).status_code == 200  # it is simply new
         assert PAYER.address.lower() in {row.payer for row in await shop.ledger()}
+
+
+async def test_a_payment_that_is_shown_again_and_again_has_a_short_history(tmp_path: Path) -> None:
+    """A request the application refuses releases its payment, so one signature can be sent for ever."""
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "asgi") as client:
+        payment = paid(await client.get("/v1/doc"))
+        for _ in range(120):
+            assert (await client.get("/v1/doc?status=422", headers=payment)).status_code == 422
+        assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+        steps = await shop.sql("SELECT note FROM payment_steps ORDER BY n")
+        assert 50 < len(steps) < 110
+        notes = [str(note) for (note,) in steps]
+        assert notes[:3] == ["None", "not billed: status 422", "again"]
+        assert "again; earlier lines are left out" in notes
+        assert notes[-6:-4] == ["not billed: status 422", "again"]
+
+
+async def test_forgetting_keeps_up_with_what_strangers_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.service.forget.AT_ONCE", 2)
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "asgi") as client:
+        for _ in range(7):
+            await client.get("/v1/doc?status=422", headers=paid(await client.get("/v1/doc")))
+        shop.clock.ahead_us += 25 * 3_600_000_000
+        await forget_all(shop.gate.desk.ledger.driver, shop.clock())
+        assert await shop.payments() == []
+
+
+async def test_a_client_whose_payments_cannot_be_judged_is_bounded(tmp_path: Path) -> None:
+    """New keys are free, and so is whatever makes a facilitator stumble: it counts like a refusal."""
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
+        shop.facilitator.script.verify.extend([answering(b"Traceback", 500)] * 4)
+        told = [(await ask(shop, await stranger(client)))[1] for _ in range(4)]
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 4)
+        told += [(await ask(shop, await stranger(client)))[1] for _ in range(2)]
+        assert told == ["facilitator_unavailable"] * 4 + ["insufficient_funds", "too_many_refused_payments"]
+        shop.facilitator.script.verify.clear()
+        assert (await ask(shop, await stranger(client), "198.51.100.3"))[0] == 200

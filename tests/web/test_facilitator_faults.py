@@ -238,11 +238,27 @@ async def test_a_success_that_is_not_what_was_asked(lie: str, shop: Shop, client
 
 
 @pytest.mark.parametrize(
+    "step", [refusing("No! " + SECRET), answering({"success": False}), refusing("settle_exact_node_failure")]
+)
+async def test_refused_without_a_reason_that_excludes_a_transfer(
+    step: Step, shop: Shop, client: httpx.AsyncClient
+) -> None:
+    """An exception's own words, nothing, or a failure at an unknown point: nobody is told to sign again."""
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(step)
+    answer = await client.get("/v1/doc", headers=payment)
+    assert (answer.status_code, problem_of(answer)) == (503, "payment_pending")
+    assert "payment-required" not in answer.headers
+    assert "hunter2" not in answer.text
+    assert await shop.payments() == ["unknown"]
+
+
+@pytest.mark.parametrize(
     ("step", "reason"),
     [
         (refusing("insufficient_funds"), "insufficient_funds"),
         (refusing("insufficient_balance", 400), "insufficient_balance"),
-        (refusing("No! " + SECRET), "payment_refused"),
+        (refusing("blocked_by_policy"), "blocked_by_policy"),
     ],
 )
 async def test_refused_after_the_work(step: Step, reason: str, shop: Shop, client: httpx.AsyncClient) -> None:

@@ -37,7 +37,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Headgate]:
 
 def chain_of(gate: Headgate) -> DevChain:
     facilitator: Any = gate._facilitators[SEPOLIA]
-    chain: DevChain = facilitator._facilitator._embedded.chain
+    chain: DevChain = facilitator.unguarded._embedded.chain
     return chain
 
 

@@ -654,7 +654,7 @@ class Told:
     async def misfits(self, _asset: Any) -> None:
         return None
 
-    async def fate(self, _signed: Any, _since_s: int) -> Fate:
+    async def fate(self, _signed: Any, _since_s: int, **_clock: Any) -> Fate:
         return self._fate
 
     async def close(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import pytest
 from eth_account.messages import encode_typed_data
 
@@ -15,7 +17,7 @@ from headgate.devnet import DevChain, EmbeddedFacilitator, Wallet, running_facil
 from headgate.devnet.calls import encode_call
 from headgate.devnet.rpc import Rpc
 from headgate.model.assets import KNOWN_ASSETS
-from headgate.model.errors import ChainError
+from headgate.model.errors import ChainError, described
 from headgate.model.offer import Offer, SignedPayment
 from headgate.x402 import wire
 from headgate.x402.chain import Block, Canceled, Chain, Head, Paid, Unused, UsedElsewhere
@@ -360,3 +362,50 @@ async def test_nonsense_is_a_chain_error(answers: dict[str, Any], exact_header: 
     node = Told(**{"eth_getBlockByNumber": at, **answers})
     with pytest.raises(ChainError):
         await Chain(node).fate(wire.decode(exact_header), 50)
+
+
+MANGLED = {
+    "another protocol": b"\x15\x03\x01\x00\x02\x02\x46",
+    "no status": b"hello there\r\n\r\n",
+    "a broken header": b"HTTP/1.1 200 OK\r\nA B C\r\n\r\n",
+    "a broken length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    "a broken chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello",
+    "too long a header": b"HTTP/1.1 429 No\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("answer", MANGLED.values(), ids=MANGLED)
+async def test_no_error_shows_more_of_an_address_than_its_host(answer: bytes) -> None:
+    """A node's address and a webhook's carry keys; what a broken answer is told by must not."""
+
+    async def mangle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(mangle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    node = HttpNode(f"http://127.0.0.1:{port}/v3/SECRET?key=SECRET")
+    try:
+        with pytest.raises(ChainError) as caught:
+            await node.call("eth_chainId")
+        assert "SECRET" not in str(caught.value)
+        assert "127.0.0.1" in str(caught.value)
+    finally:
+        await node.close()
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        aiohttp.ConnectionTimeoutError("Connection timeout to host https://n.example/v3/SECRET"),
+        aiohttp.InvalidURL("https://n.example/v3/SECRET", "no host"),
+        OSError("nobody at https://u:SECRET@n.example/ today"),
+    ],
+)
+def test_an_address_is_taken_out_of_whatever_is_said(error: Exception) -> None:
+    assert "SECRET" not in described(error)
+    assert type(error).__name__ in described(error)

@@ -122,6 +122,26 @@ async def test_an_offer_that_cannot_be_read_is_not_signed(body: str, seller: Sel
     assert seller.payments == []
 
 
+async def test_long_headers_are_read_before_and_after_paying(seller: Seller) -> None:
+    """An offer of many networks, and an answer with a long policy: 8 KiB is too little for either."""
+
+    def ask(request: web.Request) -> web.StreamResponse:
+        answer = seller.ask(request)
+        answer.headers["X-Long"] = "a" * 60_000
+        return answer
+
+    def serve(request: web.Request) -> web.StreamResponse:
+        answer = seller.serve(request)
+        answer.headers["Content-Security-Policy"] = "default-src " + "a" * 60_000
+        return answer
+
+    seller.unpaid = ask
+    seller.script.append(serve)
+    result = await buy(seller)
+    assert result.outcome == "paid"
+    assert len(seller.payments) == 1
+
+
 async def test_an_offer_in_the_body_alone_is_read(seller: Seller) -> None:
     body = payment_required(seller.offers, url=URL).body
     seller.unpaid = lambda _: web.Response(status=402, body=body)

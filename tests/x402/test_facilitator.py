@@ -12,7 +12,15 @@ import pytest
 from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
 from headgate.x402 import wire
 from headgate.x402.answers import ANSWER_BYTES, Refused, Settled, Unverified, Verified
-from headgate.x402.breaker import ATTEMPT_US, CLOSED, FIRST_PAUSE_US, LONGEST_PAUSE_US, THRESHOLD, Refusals
+from headgate.x402.breaker import (
+    ATTEMPT_US,
+    CLOSED,
+    FIRST_PAUSE_US,
+    LONGEST_PAUSE_US,
+    THRESHOLD,
+    Breakers,
+    Refusals,
+)
 from headgate.x402.facilitator import FacilitatorClient, GuardedFacilitator, InProcessFacilitator
 from headgate.x402.offer import requirements
 from tests.x402 import buyer
@@ -162,7 +170,44 @@ async def test_a_facilitator_that_drops_every_connection_is_unreachable_for_veri
 SETTLE_ROWS: list[tuple[str, Step, str]] = [
     ("says no", refusing("insufficient_funds"), "insufficient_funds"),
     ("says no with 402", refusing("insufficient_funds", 402), "insufficient_funds"),
-    ("says no in prose", refusing("Traceback (most recent call last)"), "payment_refused"),
+    ("says no in prose", refusing("Traceback (most recent call last)"), "DOUBTFUL"),
+    ("says no and not why", answering({"success": False, "transaction": "", "network": ""}), "DOUBTFUL"),
+    *(
+        (code, refusing(code), "DOUBTFUL")
+        for code in (
+            "settle_exact_node_failure",
+            "settle_exact_failed_onchain",
+            "settle_exact_evm_transaction_confirmation_timed_out",
+            "unknown_error",
+            "unknown_settlement_error",
+            "invalid_transaction_state",
+            "invalid_exact_evm_transaction_failed",
+            "invalid_upto_evm_transaction_failed",
+            "invalid_exact_evm_transfer_event_mismatch",
+            "invalid_exact_evm_verification_failed",
+        )
+    ),
+    *(
+        (code, refusing(code), code)
+        for code in (
+            "insufficient_balance",
+            "invalid_exact_evm_insufficient_balance",
+            "invalid_exact_evm_payload_authorization_valid_before",
+            "invalid_exact_evm_payload_signature",
+            "invalid_exact_evm_transaction_simulation_failed",
+            "invalid_exact_evm_failed_to_verify_signature",
+            "invalid_exact_evm_failed_to_get_network_config",
+            "invalid_permit2_recipient_mismatch",
+            "invalid_payload",
+            "permit2_allowance_required",
+            "permit2_deadline_expired",
+            "permit2_simulation_failed",
+            "smart_wallet_deployment_failed",
+            "erc20_approval_broadcast_failed",
+            "unsupported_scheme",
+            "blocked_by_policy",
+        )
+    ),
     ("failed, broadcast", refusing("transaction_failed", transaction="0x" + "Ab" * 32), "DOUBTFUL"),
     ("failed, perhaps after a broadcast", refusing("transaction_failed"), "DOUBTFUL"),
     ("no, and yet a broadcast", refusing("insufficient_funds", transaction="0x" + "ab" * 32), "DOUBTFUL"),
@@ -329,25 +374,34 @@ class Clock:
         return self.now_us
 
 
+def by(payment: dict[str, Any], number: int) -> dict[str, Any]:
+    """The same payment, as if another had signed it."""
+    payload = payment["payload"]
+    signed = payload["authorization"] | {"from": f"0x{number:040x}"}
+    return {**payment, "payload": {**payload, "authorization": signed}}
+
+
+@pytest.mark.parametrize("failing", [drop, answering(b"", 503)], ids=["dropped", "503"])
 async def test_a_facilitator_that_fails_is_left_alone_then_tried_once(
-    client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
+    failing: Step, client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
 ) -> None:
     clock = Clock()
     guarded = GuardedFacilitator(client, clock)
-    scripted.script.verify.extend([answering(b"", 503)] * (THRESHOLD + 1))
-    for _ in range(THRESHOLD + 3):
+    each = 2 if failing is drop else 1  # a dropped connection is tried again once
+    scripted.script.verify.extend([failing] * (THRESHOLD + 1) * each)
+    for number in range(THRESHOLD + 3):
         with pytest.raises(FacilitatorUnreachable):
-            await guarded.verify(payment, TERMS)
-    assert scripted.count("verify") == THRESHOLD
-    assert guarded.wait_us() == FIRST_PAUSE_US
+            await guarded.verify(by(payment, number), TERMS)
+    assert scripted.count("verify") == THRESHOLD * each
+    assert guarded.wait_us(payment) == FIRST_PAUSE_US
     clock.now_us += FIRST_PAUSE_US  # one attempt, which fails: twice the pause
     with pytest.raises(FacilitatorUnreachable):
         await guarded.verify(payment, TERMS)
-    assert scripted.count("verify") == THRESHOLD + 1
-    assert guarded.wait_us() == 2 * FIRST_PAUSE_US
+    assert scripted.count("verify") == (THRESHOLD + 1) * each
+    assert guarded.wait_us(payment) == 2 * FIRST_PAUSE_US
     clock.now_us += 2 * FIRST_PAUSE_US  # one attempt, which succeeds
     assert await guarded.verify(payment, TERMS) == Verified()
-    assert guarded.wait_us() == 0
+    assert guarded.wait_us(payment) == 0
 
 
 async def test_one_that_verifies_everything_and_settles_nothing_gets_no_new_work(
@@ -356,13 +410,74 @@ async def test_one_that_verifies_everything_and_settles_nothing_gets_no_new_work
     clock = Clock()
     guarded = GuardedFacilitator(client, clock)
     scripted.script.settle.extend([refusing("transaction_failed")] * THRESHOLD)
-    for _ in range(THRESHOLD):
-        assert await guarded.verify(payment, TERMS) == Verified()
-        assert isinstance(await guarded.settle(payment, TERMS), Refused)
+    for number in range(THRESHOLD):
+        assert await guarded.verify(by(payment, number), TERMS) == Verified()
+        assert isinstance(await guarded.settle(by(payment, number), TERMS), Refused)
     with pytest.raises(FacilitatorUnreachable):
         await guarded.verify(payment, TERMS)
     assert isinstance(await guarded.settle(payment, TERMS), Settled)  # what is due is always tried
     assert await guarded.verify(payment, TERMS) == Verified()
+
+
+async def test_who_fails_again_and_again_waits_by_itself(
+    client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
+) -> None:
+    """A wallet that is emptied before each settlement: its payer is held off, and nobody else."""
+    clock = Clock()
+    guarded = GuardedFacilitator(client, clock)
+    scripted.script.settle.extend([refusing("transaction_failed")] * (THRESHOLD + 1))
+    bad, good = by(payment, 1), by(payment, 2)
+    for _ in range(THRESHOLD):
+        await guarded.verify(bad, TERMS)
+        await guarded.settle(bad, TERMS)
+    with pytest.raises(FacilitatorUnreachable):
+        await guarded.verify(bad, TERMS)
+    assert await guarded.verify(good, TERMS) == Verified()
+    clock.now_us += FIRST_PAUSE_US
+    await guarded.verify(bad, TERMS)
+    await guarded.settle(bad, TERMS)
+    assert (guarded.wait_us(bad), guarded.wait_us(good)) == (2 * FIRST_PAUSE_US, 0)
+    clock.now_us += 2 * FIRST_PAUSE_US
+    await guarded.verify(bad, TERMS)
+    assert isinstance(await guarded.settle(bad, TERMS), Settled)
+    assert guarded.wait_us(bad) == 0
+
+
+async def test_a_client_whose_questions_get_no_usable_answer_waits_by_itself(
+    client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
+) -> None:
+    """Keys are free: a hundred of one client's, each with a payment that the facilitator stumbles over."""
+    guarded = GuardedFacilitator(client, Clock())
+    scripted.script.verify.extend([answering(b"Traceback", 500)] * THRESHOLD)
+    for number in range(100):
+        with pytest.raises(FacilitatorUnreachable):
+            await guarded.verify(by(payment, number), TERMS, f"2001:db8::{number:x}")
+    assert scripted.count("verify") == THRESHOLD
+    assert await guarded.verify(payment, TERMS, "192.0.2.7") == Verified()
+
+
+async def test_who_closed_the_shop_does_not_keep_it_closed(
+    client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
+) -> None:
+    """Settlements that were under way change nothing, and the same payer's attempt lengthens no pause."""
+    clock = Clock()
+    guarded = GuardedFacilitator(client, clock)
+    scripted.script.settle.extend([refusing("transaction_failed")] * 100)
+    for number in range(THRESHOLD + 20):
+        await guarded.verify(by(payment, number), TERMS)
+    for number in range(THRESHOLD + 20):
+        await guarded.settle(by(payment, number), TERMS)
+    assert guarded.wait_us(payment) == FIRST_PAUSE_US
+    for _ in range(3):
+        clock.now_us += FIRST_PAUSE_US
+        await guarded.verify(by(payment, 1), TERMS)
+        await guarded.settle(by(payment, 1), TERMS)
+        assert guarded.wait_us(payment) == FIRST_PAUSE_US
+    clock.now_us += FIRST_PAUSE_US
+    scripted.script.settle.clear()
+    await guarded.verify(payment, TERMS)
+    await guarded.settle(payment, TERMS)
+    assert guarded.wait_us(by(payment, 999)) == 0
 
 
 async def test_payers_who_cannot_pay_do_not_open_the_breaker(
@@ -370,8 +485,8 @@ async def test_payers_who_cannot_pay_do_not_open_the_breaker(
 ) -> None:
     guarded = GuardedFacilitator(client, Clock())
     scripted.script.settle.extend([refusing("insufficient_funds")] * 3 * THRESHOLD)
-    for _ in range(3 * THRESHOLD):
-        await guarded.settle(payment, TERMS)
+    for number in range(3 * THRESHOLD):
+        await guarded.settle(by(payment, number), TERMS)
     assert await guarded.verify(payment, TERMS) == Verified()
 
 
@@ -381,9 +496,9 @@ async def test_a_refused_attempt_leaves_the_next_payment_the_chance(
     clock = Clock()
     guarded = GuardedFacilitator(client, clock)
     scripted.script.settle.extend([drop] * THRESHOLD)
-    for _ in range(THRESHOLD):
+    for number in range(THRESHOLD):
         with pytest.raises(FacilitatorUncertain):
-            await guarded.settle(payment, TERMS)
+            await guarded.settle(by(payment, number), TERMS)
     clock.now_us += FIRST_PAUSE_US
     scripted.script.verify.append(refusing("insufficient_funds"))
     assert await guarded.verify(payment, TERMS) == Refused("insufficient_funds")
@@ -398,17 +513,27 @@ def test_the_pause_grows_to_its_longest_and_an_attempt_that_never_ended_is_forgo
     breaker = CLOSED
     now_us = 0
     pauses = []
-    for _ in range(THRESHOLD + 12):
-        breaker = breaker.failed(now_us)
+    for number in range(THRESHOLD + 12):
+        breaker = breaker.attempted(b"%d" % number, now_us).failed(now_us, b"%d" % number)
         pauses.append(breaker.wait_us(now_us))
         now_us += pauses[-1]
     assert pauses[: THRESHOLD - 1] == [0] * (THRESHOLD - 1)
     assert pauses[THRESHOLD - 1 : THRESHOLD + 1] == [FIRST_PAUSE_US, 2 * FIRST_PAUSE_US]
     assert pauses[-1] == LONGEST_PAUSE_US
-    trying = breaker.attempted(now_us)
+    trying = breaker.attempted(b"one", now_us)
     assert trying.wait_us(now_us) == ATTEMPT_US
     assert trying.wait_us(now_us + ATTEMPT_US) == 0
+    assert trying.given_up(b"another", now_us) == trying
+    assert trying.given_up(b"one", now_us).wait_us(now_us) == 0
     assert breaker.succeeded() == CLOSED
+
+
+def test_those_whose_questions_failed_are_remembered_up_to_a_bound() -> None:
+    breakers = Breakers(capacity=2)
+    for asker in (b"one", b"two", b"three"):
+        for _ in range(THRESHOLD):
+            breakers.failed(asker, 0, whoever_asks=False)
+    assert [breakers.wait_us(asker, 0) > 0 for asker in (b"one", b"two", b"three")] == [False, True, True]
 
 
 # --- refusals remembered ---

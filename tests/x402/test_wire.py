@@ -14,9 +14,11 @@ from x402.http.utils import decode_payment_response_header, decode_payment_signa
 from x402.mechanisms.evm.types import ExactEIP3009Payload, UptoPermit2Payload
 from x402.schemas import PaymentPayload, PaymentRequirements
 
+from headgate.model.assets import KNOWN_ASSETS
 from headgate.model.errors import PaymentError
 from headgate.model.offer import Transfer
 from headgate.x402 import wire
+from headgate.x402.check import PERMIT2
 from headgate.x402.offer import requirements
 from tests.x402 import buyer
 from tests.x402.buyer import PAYER, SEPOLIA, URL, changed, offer, opened, sealed
@@ -383,8 +385,17 @@ FUZZED = buyer.signed(offer())
 
 OWN = {"bazaar": {"info": {"input": {"type": "http", "method": "GET"}}}}
 IDENTIFIED = {"payment-identifier": {"info": {"required": False, "id": "a" * 16}}}
-PERMIT = {"info": {"signature": "0x12", "from": PAYER.address}}
-SPONSORED = {"eip2612GasSponsoring": PERMIT, "erc20ApprovalGasSponsoring": PERMIT}
+PERMIT = {
+    "from": PAYER.address,
+    "asset": KNOWN_ASSETS[SEPOLIA].address,
+    "spender": PERMIT2,
+    "amount": "5",
+    "nonce": "0",
+    "deadline": "9",
+    "signature": "0x" + "12" * 65,
+    "version": "1",
+}
+SPONSORED = {"eip2612GasSponsoring": {"info": PERMIT}}
 TOLD: list[tuple[str, Any, Any, Any]] = [
     # (what is said of it, the buyer's extensions, with EIP-3009, with Permit2)
     ("nothing", {}, {}, {}),
@@ -394,7 +405,17 @@ TOLD: list[tuple[str, Any, Any, Any]] = [
     ("another in its place", {"bazaar": {"info": {"input": {"method": "DELETE"}}}}, OWN, OWN),
     ("nonsense in its place", {"bazaar": "x"}, OWN, OWN),
     ("something unknown", {"sign-in-with-x": {"a": 1}, **IDENTIFIED}, IDENTIFIED, IDENTIFIED),
-    ("permits", SPONSORED, {}, SPONSORED),
+    ("a permit", SPONSORED, {}, SPONSORED),
+    (
+        "more than that",
+        {"eip2612GasSponsoring": {"info": PERMIT | {"x": 1}, "schema": {}}},
+        {},
+        SPONSORED,
+    ),
+    ("numbers as numbers", {"eip2612GasSponsoring": {"info": PERMIT | {"amount": 5}}}, {}, SPONSORED),
+    ("a permit's declaration", {"eip2612GasSponsoring": {"info": {"version": "1"}}}, {}, {}),
+    ("no permit", {"eip2612GasSponsoring": "x"}, {}, {}),
+    ("an approval that is not offered", {"erc20ApprovalGasSponsoring": {"info": PERMIT}}, {}, {}),
     ("all of it", {**SPONSORED, **OWN, **IDENTIFIED, "new": 1}, {**OWN, **IDENTIFIED}, None),
 ]
 
@@ -410,6 +431,36 @@ def test_the_extensions_a_facilitator_is_told(
         sent = wire.facilitator_payload(payment, made, url=URL, mime_type="a/b", declared=OWN)
         assert sent.get("extensions", {}) == told
         PaymentPayload.model_validate(sent)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("version", 1),
+        ("version", None),
+        ("version", ["1"]),
+        ("version", "one"),
+        ("version", "1" * 100),
+        ("from", 7),
+        ("asset", "0x12"),
+        ("spender", None),
+        ("amount", "-1"),
+        ("amount", True),
+        ("nonce", "1e5"),
+        ("deadline", "9" * 100),
+        ("deadline", {}),
+        ("signature", "0x12"),
+        ("signature", 5),
+        ("signature", "12" * 65),
+    ],
+)
+def test_a_permit_that_a_facilitator_could_fail_on_is_unreadable(
+    member: str, value: Any, exact: buyer.Json, upto: buyer.Json
+) -> None:
+    said = {"eip2612GasSponsoring": {"info": PERMIT | {member: value}}}
+    with pytest.raises(PaymentError, match=r"eip2612|whole number|EVM address|hexadecimal"):
+        wire.decode(sealed(upto | {"extensions": said}))
+    wire.decode(sealed(exact | {"extensions": said}))  # of no concern to it
 
 
 def test_a_route_that_declares_nothing_has_nothing_told_of_it(exact: buyer.Json) -> None:

@@ -25,7 +25,17 @@ An error's docstring is its default message. Messages say what happened, to what
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/\S*")
+
+
+def described(error: BaseException) -> str:
+    """Somebody else's error in a few words, without addresses: their paths and queries often carry keys."""
+    said = str(getattr(error, "message", None) or error)
+    text = _ADDRESS.sub("…", said.partition("\n")[0])[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class HeadgateError(Exception):
@@ -101,6 +111,10 @@ class FacilitatorError(HeadgateError):
 
 class FacilitatorUnreachable(FacilitatorError):
     """The facilitator was not reached; nothing was broadcast."""
+
+
+class FacilitatorUnusable(FacilitatorUnreachable):
+    """The facilitator was reached and answered nothing usable, to a question that changes nothing."""
 
 
 class FacilitatorUncertain(FacilitatorError):

@@ -21,7 +21,7 @@ import msgspec
 from yarl import URL
 
 from headgate.model.duration import SECOND_US
-from headgate.model.errors import InputError
+from headgate.model.errors import InputError, described
 from headgate.overage.backoff import read_retry_after
 from headgate.overage.signature import sign
 from headgate.overage.sink import DeliveryFailed
@@ -106,7 +106,7 @@ class CloudEventsSink:
                     text = await response.content.read(_ANSWER_BYTES)
                     raise self._refused(response, text)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise DeliveryFailed(f"{self._host} gave no answer: {_described(error)}") from error
+            raise DeliveryFailed(f"{self._host} gave no answer: {described(error)}") from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -143,8 +143,3 @@ class CloudEventsSink:
                 auto_decompress=False,
             )
         return self._session
-
-
-def _described(error: BaseException) -> str:
-    text = str(error)[:_SHOWN]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -26,28 +26,45 @@ log = logging.getLogger("headgate.facilitator")
 CLOCK_SKEW_S = 30
 """How far a chain's clock may be behind ours."""
 ANSWER_WITHIN_S = 20
-REMEMBERED = 200_000
+REMEMBERED = 100_000
 SWEEP_BLOCKS = 500
 """Blocks that are read at once, at most: nodes bound what they answer, so fewer where one does not."""
 
 
 @dataclass(slots=True)
 class Sweep:
-    """How far one network's final blocks were read for transfers to the seller, and the transactions found.
+    """How far one network's final blocks were read for transfers to the seller, and what was found in them.
 
-    Bounded: the oldest are forgotten first.
+    `found` has how many transfers there are of a key (`transfer_key`), `claimed` which payments stand by
+    them. Both are bounded: the oldest are forgotten first.
     """
 
     next_block: int | None = None
     span: int = SWEEP_BLOCKS
     final_s: int = 0
-    transactions: dict[str, None] = field(default_factory=dict)
+    found: dict[bytes, int] = field(default_factory=dict)
+    claimed: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
 
-    def add(self, transaction: str) -> None:
-        """Remember one."""
-        self.transactions[transaction] = None
-        if len(self.transactions) > REMEMBERED:
-            del self.transactions[next(iter(self.transactions))]
+    def add(self, transfers: Sequence[bytes]) -> None:
+        """Remember those of blocks that were read to their end."""
+        for key in transfers:
+            self.found[key] = self.found.get(key, 0) + 1
+        while len(self.found) > REMEMBERED:
+            oldest = next(iter(self.found))
+            del self.found[oldest]
+            self.claimed.pop(oldest, None)
+
+    def claim(self, payment: bytes, key: bytes) -> tuple[bytes, ...]:
+        """The payments that stand by a transfer, this one among them; none if there is no such transfer.
+
+        More than there are transfers: each of them is to be asked about by itself.
+        """
+        if key not in self.found:
+            return ()
+        claimed = self.claimed.get(key, ())
+        if payment not in claimed:
+            claimed = self.claimed[key] = (*claimed, payment)
+        return claimed
 
 
 class Witness:
@@ -63,8 +80,8 @@ class Witness:
         self.since_us = since_us
         self.private = private
 
-    async def fate(self, row: PaymentRow) -> Fate:
-        """What became of a payment whose settlement was intended.
+    async def fate(self, row: PaymentRow, now_us: int) -> Fate:
+        """What became of a payment whose settlement was intended; `now_us` by the clock that claimed it.
 
         Raises:
             ChainError: it cannot be told now.
@@ -77,14 +94,19 @@ class Witness:
                 await self._introduce()
                 # Only what was transferred since it was claimed here: an authorization is public once it is
                 # on chain, and whoever shows it again has paid somebody else's request with it.
-                return await self._chain.fate(signed, row.occurred_us // 1_000_000 - CLOCK_SKEW_S)
+                return await self._chain.fate(
+                    signed,
+                    row.occurred_us // 1_000_000 - CLOCK_SKEW_S,
+                    now_s=now_us // 1_000_000,
+                    ours=None if row.tx is None else "0x" + row.tx.hex(),
+                )
         except TimeoutError as error:
             raise ChainError(f"the node for {row.network} takes too long to answer") from error
         except PaymentError as error:
             raise ChainError(f"payment {payment_text(row.id)} cannot be read back: {error}") from error
 
     async def confirmed(self, sweep: Sweep, recipients: Sequence[bytes], since_s: int) -> None:
-        """Read on to the chain's final block which transactions paid the recipients, made from `since_s` on.
+        """Read on to the chain's final block which transfers paid the recipients, made from `since_s` on.
 
         One question for hundreds of blocks; for fewer as long as the node does not answer, because nodes
         bound the logs of one answer (10,000 are common).
@@ -103,20 +125,19 @@ class Witness:
                 while first <= final:
                     last = min(first + sweep.span - 1, final)
                     try:
-                        async for found in self._chain.transfers_to(self._asset, recipients, first, last):
-                            sweep.add(found)
+                        asked = self._chain.transfers_to(self._asset, recipients, first, last)
+                        transfers = [each async for each in asked]
                     except ChainError:
                         if first == last:
                             raise
                         sweep.span = max(1, (last - first + 1) // 4)
                     else:
+                        sweep.add(transfers)
                         sweep.next_block = first = last + 1
                         sweep.span = min(SWEEP_BLOCKS, 2 * sweep.span)
         except TimeoutError as error:
             sweep.span = max(1, sweep.span // 4)
             raise ChainError(f"the node for {self._asset.network} takes too long to answer") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ChainError(f"the node's logs cannot be read ({type(error).__name__})") from error
         sweep.next_block = max(first, final + 1)
         sweep.final_s = head.final.time_s
 
@@ -135,16 +156,21 @@ class Witness:
 class Takers(NamedTuple):
     """Facilitators and witnesses by network; not every network has a witness."""
 
-    facilitators: Mapping[str, Facilitator]
+    facilitators: Mapping[str, GuardedFacilitator]
     chains: Mapping[str, Witness]
 
 
-def make_takers(config: Config, now_us: Callable[[], int]) -> Takers:
-    """Whoever the configuration names. Networks of one embedded facilitator share its chain."""
-    made: dict[str, Facilitator] = {}
+def make_takers(
+    config: Config, now_us: Callable[[], int], given: Mapping[str, Facilitator] | None = None
+) -> Takers:
+    """Whoever the configuration names, or is given in its stead; networks of one share its guard."""
+    made: dict[str, GuardedFacilitator] = {}
     chains = make_chains(config)
-    embedded: tuple[Facilitator, Chain] | None = None
-    by_url: dict[tuple[str, tuple[tuple[str, str], ...]], Facilitator] = {}
+    if given is not None:
+        guards = {each: _guarded(each, now_us) for each in given.values()}
+        return Takers({network: guards[each] for network, each in given.items()}, chains)
+    embedded: tuple[GuardedFacilitator, Chain] | None = None
+    by_url: dict[tuple[str, tuple[tuple[str, str], ...]], GuardedFacilitator] = {}
     for network in () if config.x402 is None else config.x402.networks:
         if network.embedded:
             embedded = embedded or _embedded(now_us)
@@ -159,6 +185,12 @@ def make_takers(config: Config, now_us: Callable[[], int]) -> Takers:
     return Takers(made, chains)
 
 
+def _guarded(facilitator: Facilitator, now_us: Callable[[], int]) -> GuardedFacilitator:
+    if isinstance(facilitator, GuardedFacilitator):
+        return facilitator
+    return GuardedFacilitator(facilitator, now_us)
+
+
 def make_chains(config: Config) -> dict[str, Witness]:
     """A witness for each network with an `rpc_url`."""
     networks = () if config.x402 is None else config.x402.networks
@@ -169,7 +201,7 @@ def make_chains(config: Config) -> dict[str, Witness]:
     }
 
 
-def _embedded(now_us: Callable[[], int]) -> tuple[Facilitator, Chain]:
+def _embedded(now_us: Callable[[], int]) -> tuple[GuardedFacilitator, Chain]:
     from headgate.devnet import EmbeddedFacilitator  # noqa: PLC0415  needs the `demo` extra
     from headgate.devnet.rpc import Rpc  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ from headgate.config import X402Config
 from headgate.model.errors import FacilitatorUnreachable
 from headgate.model.offer import NetworkOffer, Scheme
 from headgate.store.driver import Driver
-from headgate.x402.facilitator import Facilitator
+from headgate.x402.facilitator import GuardedFacilitator
 from headgate.x402.offer import EIP2612_GAS_SPONSORING
 
 log = logging.getLogger("headgate.facilitator")
@@ -47,7 +47,7 @@ class Networks:
     def __init__(
         self,
         settings: X402Config,
-        facilitators: Mapping[str, Facilitator],
+        facilitators: Mapping[str, GuardedFacilitator],
         driver: Driver,
         now_us: Callable[[], int],
     ) -> None:

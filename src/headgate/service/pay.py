@@ -16,7 +16,13 @@ from typing import Any
 from headgate.config import X402Config
 from headgate.model.booking import PaidUse
 from headgate.model.catalog import Action
-from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable, StoreError
+from headgate.model.errors import (
+    ChainError,
+    FacilitatorUncertain,
+    FacilitatorUnreachable,
+    FacilitatorUnusable,
+    StoreError,
+)
 from headgate.model.event import Event
 from headgate.model.offer import Offer, Quotes, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State, claim_outcome, payment_text
@@ -49,7 +55,7 @@ from headgate.x402 import offer as offers
 from headgate.x402.answers import Refused, Settled, Unverified, Verified
 from headgate.x402.breaker import Clients, Refusals
 from headgate.x402.chain import Paid, Unused
-from headgate.x402.facilitator import Facilitator, GuardedFacilitator
+from headgate.x402.facilitator import GuardedFacilitator
 
 __all__ = [
     "RETRY_AFTER_S",
@@ -75,7 +81,7 @@ class Cashier:
         settings: X402Config,
         ledger: Ledger,
         names: Names,
-        facilitators: Mapping[str, Facilitator],
+        facilitators: Mapping[str, GuardedFacilitator],
         now_us: Callable[[], int],
         kept_answer_us: int,
         chains: Mapping[str, Witness] | None = None,
@@ -213,12 +219,13 @@ class Cashier:
     async def _verify(self, payment: OpenPayment) -> OpenPayment | Declined:
         requirements = offers.requirements(payment.offer)
         try:
-            verdict = await payment.facilitator.verify(payment.payload, requirements)
+            verdict = await payment.facilitator.verify(payment.payload, requirements, payment.client)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
-            self._not_asked(payment)
+            if not isinstance(error, FacilitatorUnusable):  # that one may be the client's doing
+                self._not_asked(payment)
             log.warning("payment %s could not be verified: %s", payment_text(payment.id), error)
             await self.release(payment, State.CLAIMED, "facilitator out of reach")
-            wait_s = _wait_s(payment.facilitator)
+            wait_s = _wait_s(payment)
             return Declined(Why.UNREACHABLE, "facilitator_unavailable", retry_after_s=wait_s)
         if not isinstance(verdict, Verified):
             if payment.counted is not None:
@@ -329,7 +336,7 @@ class Cashier:
     async def settle(
         self,
         row: PaymentRow,
-        facilitator: Facilitator,
+        facilitator: GuardedFacilitator,
         payload: wire.Json,
         requirements: wire.Json,
     ) -> Receipt | Declined:
@@ -362,7 +369,7 @@ class Cashier:
         witness = self.chains.get(row.network)
         fate = None
         try:
-            fate = None if witness is None else await witness.fate(row)
+            fate = None if witness is None else await witness.fate(row, self.now_us())
         except ChainError as error:
             log.warning("payment %s: what became of it is not known: %s", payment_text(row.id), error)
         if isinstance(fate, Paid) and fate.value_micros >= row.charged_micros:
@@ -464,9 +471,9 @@ def says_used(reason: str) -> bool:
     return reason.endswith("invalid_nonce") or not {"used", "already"}.isdisjoint(reason.split("_"))
 
 
-def _wait_s(facilitator: Facilitator) -> int:
+def _wait_s(payment: OpenPayment) -> int:
     """When it is worth asking again: while a breaker is open, when it closes."""
-    wait_us = facilitator.wait_us() if isinstance(facilitator, GuardedFacilitator) else 0
+    wait_us = payment.facilitator.wait_us(payment.payload, payment.client)
     return max(RETRY_AFTER_S, -(-wait_us // 1_000_000))
 
 

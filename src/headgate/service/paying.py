@@ -11,7 +11,7 @@ from headgate.model.catalog import Action
 from headgate.model.offer import Offer, Reason, SignedPayment
 from headgate.model.payment import Claim, PaymentRow, State
 from headgate.x402 import wire
-from headgate.x402.facilitator import Facilitator
+from headgate.x402.facilitator import GuardedFacilitator
 
 RETRY_AFTER_S = 2
 
@@ -55,7 +55,7 @@ class OpenPayment:
     action: Action
     rail: int
     row: PaymentRow
-    facilitator: Facilitator
+    facilitator: GuardedFacilitator
     payload: wire.Json
     client: str | None = None
     counted: bytes | None = None

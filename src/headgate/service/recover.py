@@ -4,8 +4,10 @@ A payment that owes nothing is released. For one whose settlement was intended t
 there is one to ask; what it shows is final: paid is booked with that transaction, an authorization that the
 payer canceled or that paid somebody else has failed. While it is unused the facilitator is asked to settle
 again, which settles once, however often it is asked. A refusal proves nothing here, since the first attempt
-may have gone through; the payment is asked about with growing pauses until it is settled, or until it can no
-longer be: by the chain's own final time, or without a chain an hour after our clock says that it expired.
+may have gone through; the payment is asked about with growing pauses until it is settled, or until the
+chain's own final time says that it can no longer be. Without a chain to ask nothing ever says that:
+facilitators answer "expired" also of what was paid before it expired, and whoever is told that it failed
+signs again and pays twice. Such a payment stays unknown until `rpc_url` is set or the seller resolves it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from headgate.model.payment import PaymentRow, State, payment_text
 from headgate.service.pay import Cashier, says_used
 from headgate.store.operations import MovePayment
 from headgate.x402.answers import Settled, Unverified
-from headgate.x402.chain import Canceled, Fate, Paid, Unused, UsedElsewhere
+from headgate.x402.chain import Canceled, Fate, Paid, UsedElsewhere
 
 log = logging.getLogger("headgate.payments")
 FIRST_PAUSE_US = 1_000_000
 LONGEST_PAUSE_US = 60_000_000
-FINAL_AFTER_S = 3600
+EXPIRED_PAUSE_US = 600_000_000
+"""The longest pause for what expired an hour ago: a chain is final by then, or there is none to ask."""
 AT_ONCE = 16
 UNDERPAID = "underpaid_on_chain"
 EXPIRED = "authorization expired unsettled"
@@ -45,7 +48,11 @@ class Recovery:
         ledger = self._cashier.ledger
         await ledger.recover_dead()
         found = await ledger.driver.rows("payments_to_resume", (ledger.slot,))
-        left = [(bytes(row[0]), State(row[1])) for row in found if not self._cashier.is_working(row[0])]
+        left = [
+            (bytes(identifier), State(state), int(valid_before_s))
+            for identifier, state, valid_before_s in found
+            if not self._cashier.is_working(identifier)
+        ]
         now_us = self._now_us()
         due = [each for each in left if self._pauses.get(each[0], (0, 0))[0] <= now_us]
         still_open = len(left)
@@ -58,14 +65,16 @@ class Recovery:
             still_open -= sum(outcome is True for outcome in found_out)
         return still_open
 
-    async def _try(self, identifier: bytes, state: State) -> bool:
+    async def _try(self, identifier: bytes, state: State, valid_before_s: int) -> bool:
         """One try for one payment; True once it is resolved, otherwise the next one waits longer."""
         if self._cashier.is_working(identifier):  # claimed again while this pass was at others
             return True
         if await self._resume(identifier, state):
             self._pauses.pop(identifier, None)
             return True
-        pause = min(LONGEST_PAUSE_US, 2 * self._pauses.get(identifier, (0, FIRST_PAUSE_US // 2))[1])
+        expired_us = self._now_us() - 1_000_000 * valid_before_s
+        longest_us = EXPIRED_PAUSE_US if expired_us > 3_600_000_000 else LONGEST_PAUSE_US
+        pause = min(longest_us, 2 * self._pauses.get(identifier, (0, FIRST_PAUSE_US // 2))[1])
         self._pauses[identifier] = (self._now_us() + pause, pause)
         return False
 
@@ -101,19 +110,19 @@ class Recovery:
             return await self._move(identifier, state, State.FAILED, EXPIRED)
         if fate is not None and fate.head.latest.time_s > row.valid_before_s:
             return await self._wait(row, state, "expired; waiting until the chain is final past that")
-        return await self._settle_again(row, state, fate)
+        return await self._settle_again(row, state)
 
     async def _fate(self, row: PaymentRow) -> Fate | None:
         witness = self._cashier.chains.get(row.network)
         if witness is None:
             return None
         try:
-            return await witness.fate(row)
+            return await witness.fate(row, self._now_us())
         except ChainError as error:
             log.warning("payment %s: the chain does not tell: %s", payment_text(row.id), error)
             return None
 
-    async def _settle_again(self, row: PaymentRow, state: State, fate: Unused | None) -> bool:
+    async def _settle_again(self, row: PaymentRow, state: State) -> bool:
         facilitator = self._cashier.facilitators.get(row.network)
         if facilitator is None or row.authorization_json is None or row.requirements_json is None:
             log.error(
@@ -124,7 +133,8 @@ class Recovery:
         payload = msgspec.json.decode(row.authorization_json)
         requirements = msgspec.json.decode(row.requirements_json)
         try:
-            outcome = await facilitator.settle(payload, requirements)
+            # Asked again and again: how that ends says nothing about payments that are new.
+            outcome = await facilitator.unguarded.settle(payload, requirements)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
             log.warning("payment %s is still unknown: %s", payment_text(row.id), error)
             return await self._wait(row, state, "the facilitator does not say what became of it")
@@ -140,15 +150,17 @@ class Recovery:
                 "that the chain can be asked, or tell with `headgate payments resolve`",
                 *(payment_text(row.id), reason),
             )
-        expired = self._now_us() // 1_000_000 >= row.valid_before_s + FINAL_AFTER_S
         if isinstance(outcome, Unverified):
             log.error(
                 "payment %s: the facilitator says that it is settled, and not as agreed: %s",
                 *(payment_text(row.id), outcome.what),
             )
-        perhaps_paid = isinstance(outcome, Unverified) or says_used(reason)
-        if expired and fate is None and row.network not in self._cashier.chains and not perhaps_paid:
-            return await self._move(row.id, state, State.FAILED, EXPIRED)
+        if row.network not in self._cashier.chains and self._now_us() // 1_000_000 > row.valid_before_s:
+            log.error(
+                "payment %s expired and may have been paid before: set `rpc_url` for %s and restart, so that "
+                "the chain can be asked, or tell with `headgate payments resolve %s`",
+                *(payment_text(row.id), row.network, payment_text(row.id)),
+            )
         return await self._wait(row, state, "refused when asked again: it may have settled before")
 
     async def _wait(self, row: PaymentRow, state: State, note: str) -> bool:

@@ -59,7 +59,7 @@ async def resolve_payment(
     ledger = Ledger(store.driver, AccountingCalendar(config.seller.time_zone), now_us)
     await ledger.open()
     try:
-        row = await _as_the_chain_says(row, chains.get(row.network), transaction)
+        row = await _as_the_chain_says(row, chains.get(row.network), transaction, now_us())
         if transaction is None:
             moved = await ledger.submit(MovePayment(row.id, state, State.FAILED, f"by hand: {reason}"))
             if not moved:
@@ -81,11 +81,13 @@ async def _read(store: Store, identifier: bytes) -> PaymentRow:
     return PaymentRow._make(rows[0])
 
 
-async def _as_the_chain_says(row: PaymentRow, witness: Witness | None, tx: bytes | None) -> PaymentRow:
+async def _as_the_chain_says(
+    row: PaymentRow, witness: Witness | None, tx: bytes | None, now_us: int
+) -> PaymentRow:
     """The row with what the chain shows was moved, where it can be asked and agrees."""
     if witness is None:
         return row
-    fate = await witness.fate(row)
+    fate = await witness.fate(row, now_us)
     paid = fate if isinstance(fate, Paid) else None
     if tx is None and paid is not None:
         raise InputError(f"the chain shows that it was paid: --tx {paid.transaction}")

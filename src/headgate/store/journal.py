@@ -27,6 +27,8 @@ from headgate.store.operations import (
     UndoSettlement,
 )
 
+_MOST_STEPS, _FEWER_STEPS, _FIRST_STEPS = 100, 50, 10
+"""How long a history of claims and releases grows, by how much it is cut then, and what of it stays."""
 _WORKED_ON = frozenset({State.CLAIMED, State.VERIFIED, State.REPEATING})
 
 
@@ -62,7 +64,8 @@ class Journal:
                     *(now_us, row.id),
                 ),
             )
-            await step(tx, row.id, State.CLAIMED, "again", now_us)
+            note = "again; earlier lines are left out" if await _shorten(tx, row.id) else "again"
+            await step(tx, row.id, State.CLAIMED, note, now_us)
         return Claimed(outcome, existing)
 
     async def _namesake(self, tx: Tx, name_hash: bytes, row: PaymentRow) -> Claimed | None:
@@ -214,6 +217,18 @@ async def read(tx: Tx, identifier: bytes) -> PaymentRow:
 async def step(tx: Tx, payment: bytes, state: int, note: str | None, at_us: int) -> None:
     """One line of a payment's history."""
     await tx.run("payment_step", (payment, at_us * 16 + int(state), at_us, int(state), note))
+
+
+async def _shorten(tx: Tx, payment: bytes) -> bool:
+    """Leave out the middle of a history that has grown too long; whether it had.
+
+    A payment that is released may be claimed again, as often as somebody likes to send it.
+    """
+    too_many = int((await tx.rows("payment_steps_count", (payment,)))[0][0]) - _MOST_STEPS
+    if too_many <= 0:
+        return False
+    await tx.run("payment_steps_cut", (payment, payment, too_many + _FEWER_STEPS, _FIRST_STEPS))
+    return True
 
 
 async def _keep(tx: Tx, payment: bytes, answer: KeptAnswer) -> None:

@@ -138,7 +138,7 @@ class Ledger:
 
     async def _hand_over(self, tx: Tx, slot: int, to_slot: int, to_epoch: int) -> None:
         """The unfinished payments of a slot are another's from now on."""
-        for identifier, state in await tx.rows("payments_to_resume", (slot,)):
+        for identifier, state, *_ in await tx.rows("payments_to_resume", (slot,)):
             await tx.run("payment_owner", (to_slot, to_epoch, identifier, state))
 
     async def _take_over(self, tx: Tx, slot: int) -> tuple[int, int, int, bytes]:

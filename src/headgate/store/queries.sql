@@ -253,7 +253,7 @@ UPDATE payments SET state = 10, slot = ?, epoch = ?, updated_us = ? WHERE id = ?
 
 -- name: payments_to_watch
 -- Payments in a state that changed since an instant: the chain may still say otherwise.
-SELECT p.id, p.updated_us, p.network, r.pay_to, p.tx, p.slot, p.epoch
+SELECT p.id, p.updated_us, p.network, r.pay_to, p.tx, p.payer, p.charged_micros, p.slot, p.epoch
 FROM payments p JOIN rails r ON r.id = p.rail
 WHERE p.state = ? AND p.updated_us >= ? ORDER BY p.updated_us;
 
@@ -293,6 +293,15 @@ UPDATE owed SET refund_due = 1 WHERE payment = ? AND refund_due = 0;
 -- One line of a payment's history; `n` orders them: the instant, then the state.
 INSERT INTO payment_steps (payment, n, at_us, state, note) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (payment, n) DO NOTHING;
+
+-- name: payment_steps_count
+-- How long its history is.
+SELECT COUNT(*) FROM payment_steps WHERE payment = ?;
+
+-- name: payment_steps_cut
+-- So many lines of its history after the first so many.
+DELETE FROM payment_steps WHERE payment = ? AND n IN (
+    SELECT n FROM payment_steps WHERE payment = ? ORDER BY n LIMIT ? OFFSET ?);
 
 -- name: answer_write
 -- The answer kept for a payer.
@@ -336,7 +345,7 @@ DELETE FROM answers WHERE payment = ?;
 
 -- name: payments_to_resume
 -- Payments of one slot that a dead process left unfinished.
-SELECT id, state FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7, 10);
+SELECT id, state, valid_before_s FROM payments WHERE slot = ? AND state IN (1, 2, 3, 4, 7, 10);
 
 -- name: meta_read
 -- One fact about this store.

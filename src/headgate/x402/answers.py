@@ -6,7 +6,7 @@ Pure: a status and a body go in, a result or one of two errors comes out.
     200, well formed   Verified | Refused                  Settled | Refused | Unverified
     4xx, says no       Refused                             Refused
     says no, after or perhaps after a broadcast            Refused, doubtful
-    anything else      FacilitatorUnreachable (ask again)  FacilitatorUncertain (ask what became of it)
+    anything else      FacilitatorUnusable (ask again)     FacilitatorUncertain (ask what became of it)
 
 A success with an empty or malformed transaction, or with another network, payer or amount than asked for, is
 Unverified: somebody was paid, perhaps (failure case 9). The facilitator's own words are logged, shortened and
@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable, InputError
+from headgate.model.errors import FacilitatorUncertain, FacilitatorUnusable, InputError
 from headgate.model.offer import Scheme, address_bytes
 
 log = logging.getLogger("headgate.facilitator")
@@ -34,13 +34,16 @@ REFUSED = "payment_refused"
 
 _VERIFY_FAULTS = frozenset({"unexpected_verify_error"})
 _SETTLE_UNDECIDED = frozenset({"settlement_pending", "unexpected_settle_error"})
-_SETTLE_DOUBTFUL = frozenset({
-    "transaction_failed",  # also said of a broadcast that was not waited for, or failed in ways unknown
-    "invalid_transaction_state",
-    "invalid_exact_evm_transaction_failed",
-    "invalid_upto_evm_transaction_failed",
+_AFTER_BROADCAST = frozenset({
+    *("failed", "failure", "error", "exception", "unexpected", "unknown", "aborted", "internal"),
+    *("unavailable", "timeout", "timed", "pending", "lost", "dropped", "reverted"),
+    *("transaction", "broadcast", "confirm", "confirmed", "confirmation", "receipt", "mined", "event"),
 })  # fmt: skip
-"""Refusals to settle after which the transfer may still come; so may any that names a transaction."""
+"""Words in a refusal to settle that tell of a broadcast, or of something that failed nobody knows when."""
+_BEFORE_BROADCAST = re.compile(
+    r".*simulation_failed|.*_failed_to_[a-z_]+|smart_wallet_deployment_failed|erc20_approval_.*"
+)
+"""Codes with such words that are told before anything is broadcast that moves the money."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}")
@@ -155,18 +158,18 @@ def verify_answer(who: str, status: int, body: bytes, payer: bytes) -> Verified 
     """The meaning of an answer to `/verify` for a payment by `payer`; `who` names the facilitator in errors.
 
     Raises:
-        FacilitatorUnreachable: it says neither yes nor no.
+        FacilitatorUnusable: it says neither yes nor no.
     """
     answer = _decoded(_VERIFY, body)
     usable = answer is not None and (status == 200 or (400 <= status < 500 and not answer.is_valid))
     if answer is None or not usable:
-        raise FacilitatorUnreachable(_unusable(who, "verify", status, body))
+        raise FacilitatorUnusable(_unusable(who, "verify", status, body))
     if answer.is_valid:
         if answer.payer and not _same_address(answer.payer, payer):
-            raise FacilitatorUnreachable(_unusable(who, "verify", status, body))
+            raise FacilitatorUnusable(_unusable(who, "verify", status, body))
         return Verified()
     if answer.invalid_reason in _VERIFY_FAULTS:
-        raise FacilitatorUnreachable(_unusable(who, "verify", status, body))
+        raise FacilitatorUnusable(_unusable(who, "verify", status, body))
     log.info("%s refused a payment at verify: %s", who, quoted(body))
     return Refused(reason_code(answer.invalid_reason))
 
@@ -188,13 +191,24 @@ def settle_answer(
         if answer.error_reason in _SETTLE_UNDECIDED:
             raise FacilitatorUncertain(_unusable(who, "settle", status, body))
         log.warning("%s refused to settle a payment: %s", who, quoted(body))
-        doubtful = bool(transaction) or answer.error_reason in _SETTLE_DOUBTFUL
-        return Refused(reason_code(answer.error_reason), doubtful)
+        reason = reason_code(answer.error_reason)
+        return Refused(reason, bool(transaction) or _may_be_after_broadcast(reason))
     differs = _differs(answer, transaction, payer, network, amount_micros)
     if differs is not None:
         log.error("%s says it settled, but with another %s than asked: %s", who, differs, quoted(body))
         return Unverified(differs, transaction)
     return Settled(transaction, network, payer, amount_micros)
+
+
+def _may_be_after_broadcast(reason: str) -> bool:
+    """Whether a refusal to settle leaves open that the transfer still comes.
+
+    The reference facilitators name what they checked beforehand by its code. What failed later they tell by
+    words such as `transaction_failed`, `settle_exact_node_failure` or an exception's own text, or not at all.
+    """
+    if reason == REFUSED:
+        return True
+    return _BEFORE_BROADCAST.fullmatch(reason) is None and not _AFTER_BROADCAST.isdisjoint(reason.split("_"))
 
 
 def _differs(
@@ -215,11 +229,11 @@ def supported_answer(who: str, status: int, body: bytes) -> Supported:
     """The meaning of an answer to `/supported`; kinds of other protocol versions are left out.
 
     Raises:
-        FacilitatorUnreachable: it is not one.
+        FacilitatorUnusable: it is not one.
     """
     answer = _decoded(_SUPPORTED, body)
     if answer is None or status != 200:
-        raise FacilitatorUnreachable(_unusable(who, "supported", status, body))
+        raise FacilitatorUnusable(_unusable(who, "supported", status, body))
     kinds = tuple(
         Kind(kind.scheme, kind.network, kind.extra or {}) for kind in answer.kinds if kind.x402_version == 2
     )

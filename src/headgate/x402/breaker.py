@@ -23,11 +23,17 @@ ATTEMPT_US = 30_000_000
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Failures in a row, and until when nobody is asked."""
+    """Failures in a row, and until when nobody is asked.
+
+    `askers` are those who were told of them: one whose fault each may have been counts once, however often.
+    `trying` is whose question the one attempt is, while it is open.
+    """
 
     failures: int = 0
     pause_us: int = 0
     paused_until_us: int = 0
+    askers: frozenset[bytes] = frozenset()
+    trying: bytes | None = None
 
     @property
     def open(self) -> bool:
@@ -38,24 +44,86 @@ class Breaker:
         """How long until the next attempt is allowed; 0 is now."""
         return max(0, self.paused_until_us - now_us) if self.open else 0
 
-    def attempted(self, now_us: int) -> Breaker:
-        """After an attempt began: while open, the only one for as long as it may take."""
-        return replace(self, paused_until_us=now_us + ATTEMPT_US) if self.open else self
+    def attempted(self, asker: bytes, now_us: int) -> Breaker:
+        """After a question was begun: while open, the only one for as long as it may take."""
+        return replace(self, paused_until_us=now_us + ATTEMPT_US, trying=asker) if self.open else self
+
+    def given_up(self, asker: bytes, now_us: int) -> Breaker:
+        """After the attempt ended with nothing learnt: the next question is one."""
+        if not self.open or self.trying != asker:
+            return self
+        return replace(self, paused_until_us=now_us, trying=None)
 
     def succeeded(self) -> Breaker:
         """After an answer that could be used."""
         return CLOSED if self.failures else self
 
-    def failed(self, now_us: int) -> Breaker:
-        """After none."""
-        failures = self.failures + 1
+    def failed(self, now_us: int, asker: bytes | None = None) -> Breaker:
+        """After none. `asker`: whose fault it may have been; None where it can be nobody's."""
+        known = asker is not None and asker in self.askers
+        askers = self.askers if asker is None else self.askers | {asker}
+        if self.open:
+            if self.trying is None or asker not in (None, self.trying):
+                return self  # begun before it opened: nothing new
+            # The same one again tells little: it must not keep the others waiting for ever longer.
+            pause_us = self.pause_us if known else min(LONGEST_PAUSE_US, 2 * self.pause_us)
+            return Breaker(self.failures, pause_us, now_us + pause_us, askers)
+        failures = self.failures + (not known)
         if failures < THRESHOLD:
-            return replace(self, failures=failures)
-        pause_us = min(LONGEST_PAUSE_US, max(FIRST_PAUSE_US, 2 * self.pause_us))
-        return Breaker(failures, pause_us, now_us + pause_us)
+            return replace(self, failures=failures, askers=askers)
+        return Breaker(failures, FIRST_PAUSE_US, now_us + FIRST_PAUSE_US, askers)
 
 
 CLOSED = Breaker()
+
+
+class Breakers:
+    """One breaker for all, and one for each asker whose questions fail.
+
+    What a facilitator makes of a question can be the asker's doing: a wallet emptied between verifying and
+    settling, a contract that reverts. So a failure counts for its asker in full, and for all once per asker:
+    nobody closes the shop for others, and who fails again and again waits by itself. The memory of askers is
+    bounded: the oldest are forgotten first.
+    """
+
+    def __init__(self, *, capacity: int = 4096) -> None:
+        self.all = CLOSED
+        self._own: OrderedDict[bytes, Breaker] = OrderedDict()
+        self._capacity = capacity
+
+    def wait_us(self, asker: bytes, now_us: int) -> int:
+        """How long until this one's next question is asked; 0 is now."""
+        return max(self.all.wait_us(now_us), self._own.get(asker, CLOSED).wait_us(now_us))
+
+    def attempted(self, asker: bytes, now_us: int) -> None:
+        """A question of it begins."""
+        self.all = self.all.attempted(asker, now_us)
+        if asker in self._own:
+            self._own[asker] = self._own[asker].attempted(asker, now_us)
+
+    def given_up(self, asker: bytes, now_us: int) -> None:
+        """It ended with nothing learnt."""
+        self.all = self.all.given_up(asker, now_us)
+        if asker in self._own:
+            self._own[asker] = self._own[asker].given_up(asker, now_us)
+
+    def succeeded(self, asker: bytes) -> None:
+        """It was answered."""
+        self.all = self.all.succeeded()
+        self._own.pop(asker, None)
+
+    def failed(self, asker: bytes, now_us: int, *, whoever_asks: bool) -> None:
+        """It was not. `whoever_asks`: it would have been the same for everybody."""
+        if whoever_asks:
+            self.all = self.all.failed(now_us)
+            return
+        self.all = self.all.failed(now_us, asker)
+        own = self._own.get(asker, CLOSED)
+        # Its own may stay open while the question was admitted as all's attempt, and the other way round.
+        self._own[asker] = own.failed(now_us)
+        self._own.move_to_end(asker)
+        if len(self._own) > self._capacity:
+            self._own.popitem(last=False)
 
 
 class Refusals:

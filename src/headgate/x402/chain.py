@@ -42,6 +42,7 @@ NONCES_INVALIDATED = _topic("UnorderedNonceInvalidation(address,uint256,uint256)
 LOG_SPAN = 500
 """Blocks asked for at once; public nodes refuse much more."""
 BLOCKS_PER_STEP = 100
+OURS_SLACK_S = 900
 UNFINAL_BLOCKS = 128
 """How far behind the newest block is taken as final where a node does not know its chain's finality."""
 
@@ -127,6 +128,11 @@ class UsedElsewhere:
 Fate = Paid | Unused | Canceled | UsedElsewhere
 
 
+def transfer_key(transaction: bytes, payer: bytes, micros: int) -> bytes:
+    """What a transfer to the seller is told by: its transaction (32 bytes), who paid (20 bytes), how much."""
+    return transaction + payer + micros.to_bytes(32, "big")
+
+
 class Chain:
     """One chain, asked through one node. Methods raise ChainError where the node's answer does not tell."""
 
@@ -187,16 +193,22 @@ class Chain:
         data = AUTHORIZATION_STATE + _padded(payment.payer) + payment.nonce.hex()
         return bool(_integer(await self._read(payment.asset_text, data, at)))
 
-    async def fate(self, payment: SignedPayment, since_s: int) -> Fate:
+    async def fate(
+        self, payment: SignedPayment, since_s: int, *, now_s: int = 0, ours: str | None = None
+    ) -> Fate:
         """What became of a payment; only a transfer made at or after `since_s` (epoch seconds) pays it.
 
         A signed authorization is public once it is on chain: one that was used before it was shown here has
-        paid for something else.
+        paid for something else. `since_s` and `now_s` are by one clock: by how much it is ahead of the
+        chain's, the chain is looked at further back. Of transaction `ours`, which a facilitator named when
+        it was asked to settle, it is believed that clocks were set right since, within OURS_SLACK_S.
         """
         head = await self.head()
+        since_s -= max(0, now_s - head.latest.time_s)
+        earliest_s = since_s if ours is None else since_s - OURS_SLACK_S
         if not await self.is_used(payment, head.latest.number):
             return Unused(head)
-        first = await self.block_before(since_s, head.latest)
+        first = await self.block_before(earliest_s, head.latest)
         find = self._permit2_fate if payment.transfer is Transfer.PERMIT2 else self._eip3009_fate
         try:
             found = await find(payment, head, first)
@@ -207,18 +219,31 @@ class Chain:
                 f"nonce 0x{payment.nonce.hex()} of {payment.payer_text} is used on {payment.network}, but by "
                 f"no transaction found in blocks {first} to {head.latest.number}; look further back"
             )
-        if isinstance(found, Paid) and (await self.block(found.block_number)).time_s < since_s:
+        if not isinstance(found, Paid):
+            return found
+        if found.transaction != ours:
+            earliest_s = since_s
+        if (await self.block(found.block_number)).time_s < earliest_s:
             to = "0x" + payment.pay_to.hex()
             return UsedElsewhere(found.transaction, to, found.value_micros, found.final)
         return found
 
     async def transfers_to(
         self, asset: Asset, recipients: Sequence[bytes], first: int, last: int
-    ) -> AsyncIterator[str]:
-        """Transactions that moved the token to one of the recipients (20 bytes each), block by block."""
+    ) -> AsyncIterator[bytes]:
+        """Transfers of the token to one of the recipients (20 bytes each), block by block, as `transfer_key`.
+
+        Raises:
+            ChainError: the node does not answer, or not in logs.
+        """
         topics = [TRANSFER, None, ["0x" + _padded(each) for each in recipients]]
         async for log in self._logs(asset.address, topics, first, last):
-            yield log["transactionHash"].lower()
+            try:
+                transaction, sender = bytes.fromhex(log["transactionHash"][2:]), log["topics"][1]
+                key = transfer_key(transaction, bytes.fromhex(sender[26:]), int(log["data"], 16))
+            except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+                raise ChainError(f"the node's logs cannot be read ({type(error).__name__})") from error
+            yield key
 
     async def _eip3009_fate(self, payment: SignedPayment, head: Head, first: int) -> Fate | None:
         topics = [
@@ -291,6 +316,8 @@ class Chain:
             if not isinstance(found, list):
                 raise ChainError("the node answered a question for logs with something else")
             for log in found:
+                if not isinstance(log, dict):
+                    raise ChainError("the node answered a question for logs with something else")
                 if not log.get("removed"):
                     yield log
             first = until + 1

@@ -13,11 +13,15 @@ from typing import Any, Protocol
 import aiohttp
 from yarl import URL
 
-from headgate.model.errors import FacilitatorUncertain, FacilitatorUnreachable
+from headgate.model.errors import (
+    FacilitatorUncertain,
+    FacilitatorUnreachable,
+    FacilitatorUnusable,
+    described,
+)
 from headgate.model.offer import address_bytes
 from headgate.x402.answers import (
     ANSWER_BYTES,
-    REFUSED,
     Refused,
     Settled,
     Supported,
@@ -27,8 +31,8 @@ from headgate.x402.answers import (
     supported_answer,
     verify_answer,
 )
-from headgate.x402.breaker import CLOSED
-from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply, described
+from headgate.x402.breaker import Breakers, network_of
+from headgate.x402.transport import Connections, NoAnswer, NotReached, Reply
 from headgate.x402.wire import encode_json
 
 __all__ = [
@@ -157,7 +161,7 @@ class InProcessFacilitator:
         try:
             answer = await self._embedded.verify(payment, requirements)
         except Exception as error:
-            raise FacilitatorUnreachable(f"{self._name} failed at verify ({described(error)})") from error
+            raise FacilitatorUnusable(f"{self._name} failed at verify ({described(error)})") from error
         return verify_answer(self._name, 200, encode_json(answer), _payer(payment))
 
     async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
@@ -183,60 +187,80 @@ class GuardedFacilitator:
 
     Verifying and settling are counted apart, so that one which verifies everything and settles nothing (out
     of gas, failure case 11) is found out. Only `verify` is held back: a settlement that is due is always
-    tried.
+    tried. A connection that cannot be made is nobody's fault; what else fails is counted by client where it
+    was to be verified, since new signatures cost nothing, and by payer where it was to be settled.
     """
 
     def __init__(self, facilitator: Facilitator, now_us: Callable[[], int]) -> None:
-        self._facilitator = facilitator
+        self.unguarded = facilitator
+        """For questions that tell nothing new: a settlement that recovery asks for again and again."""
         self._now_us = now_us
-        self.verifying = CLOSED
-        self.settling = CLOSED
+        self.verifying = Breakers()
+        self.settling = Breakers()
 
-    def wait_us(self) -> int:
-        """How long until new payments are verified again; 0 is now."""
-        now_us = self._now_us()
-        return max(self.verifying.wait_us(now_us), self.settling.wait_us(now_us))
+    def wait_us(self, payment: Json, client: str | None = None) -> int:
+        """How long until this payment, from a client at that address, would be verified; 0 is now."""
+        now_us, payer = self._now_us(), _payer(payment)
+        return max(
+            self.verifying.wait_us(_asker(client, payer), now_us), self.settling.wait_us(payer, now_us)
+        )
 
-    async def verify(self, payment: Json, requirements: Json) -> Verified | Refused:
+    async def verify(
+        self, payment: Json, requirements: Json, client: str | None = None
+    ) -> Verified | Refused:
         """See Facilitator; raises FacilitatorUnreachable at once while a breaker is open."""
-        wait_us = self.wait_us()
+        wait_us = self.wait_us(payment, client)
         if wait_us:
             raise FacilitatorUnreachable(
                 f"the facilitator failed too often; it is asked again in {wait_us // 1_000_000 + 1} s"
             )
-        now_us, settling = self._now_us(), self.settling
-        self.verifying, self.settling = self.verifying.attempted(now_us), settling.attempted(now_us)
+        now_us, payer = self._now_us(), _payer(payment)
+        asker = _asker(client, payer)
+        self.verifying.attempted(asker, now_us)
+        self.settling.attempted(payer, now_us)
         try:
-            result = await self._facilitator.verify(payment, requirements)
-        except FacilitatorUnreachable:
-            self.verifying = self.verifying.failed(self._now_us())
+            result = await self.unguarded.verify(payment, requirements)
+        except FacilitatorUnreachable as error:
+            whoever_asks = not isinstance(error, FacilitatorUnusable)
+            self.verifying.failed(asker, self._now_us(), whoever_asks=whoever_asks)
+            self.settling.given_up(payer, self._now_us())
             raise
-        self.verifying = self.verifying.succeeded()
-        if isinstance(result, Refused) and settling.open:
-            self.settling = settling  # no settlement will follow: the next payment is the attempt
+        except BaseException:
+            self.verifying.given_up(asker, self._now_us())
+            self.settling.given_up(payer, self._now_us())
+            raise
+        self.verifying.succeeded(asker)
+        if isinstance(result, Refused):  # no settlement will follow: the next payment is the attempt
+            self.settling.given_up(payer, self._now_us())
         return result
 
     async def settle(self, payment: Json, requirements: Json) -> Settled | Refused | Unverified:
         """See Facilitator."""
+        payer = _payer(payment)
         try:
-            result = await self._facilitator.settle(payment, requirements)
-        except (FacilitatorUnreachable, FacilitatorUncertain):
-            self.settling = self.settling.failed(self._now_us())
+            result = await self.unguarded.settle(payment, requirements)
+        except (FacilitatorUnreachable, FacilitatorUncertain) as error:
+            whoever_asks = isinstance(error, FacilitatorUnreachable)
+            self.settling.failed(payer, self._now_us(), whoever_asks=whoever_asks)
             raise
         if isinstance(result, Settled):
-            self.settling = self.settling.succeeded()
-        elif isinstance(result, Unverified) or result.doubtful or result.reason == REFUSED:
-            # None of them says anything about the payer: repeated, they mean that it cannot settle.
-            self.settling = self.settling.failed(self._now_us())
+            self.settling.succeeded(payer)
+        elif isinstance(result, Unverified) or result.doubtful:
+            # None of them says that this payer cannot pay: of several, they mean that it cannot settle.
+            self.settling.failed(payer, self._now_us(), whoever_asks=False)
         return result
 
     async def supported(self) -> Supported:
         """See Facilitator."""
-        return await self._facilitator.supported()
+        return await self.unguarded.supported()
 
     async def close(self) -> None:
         """See Facilitator."""
-        await self._facilitator.close()
+        await self.unguarded.close()
+
+
+def _asker(client: str | None, payer: bytes) -> bytes:
+    return payer if client is None else network_of(client).encode()
 
 
 def _question(payment: Json, requirements: Json) -> bytes:

@@ -42,8 +42,6 @@ PAYMENT_IDENTIFIER_EXTENSION: Mapping[str, Any] = {
 """What an offer declares so that buyers may name their payment; honoured, never required."""
 
 EIP2612_GAS_SPONSORING = "eip2612GasSponsoring"
-GAS_SPONSORING = (EIP2612_GAS_SPONSORING, "erc20ApprovalGasSponsoring")
-"""Extensions by which a buyer lets the facilitator approve Permit2 for it; their content is the buyer's."""
 EIP2612_GAS_SPONSORING_EXTENSION: Mapping[str, Any] = {
     "info": {"description": "Permit2 is approved with a signed EIP-2612 permit; no gas.", "version": "1"},
     "schema": {

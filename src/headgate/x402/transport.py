@@ -13,8 +13,12 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from headgate.model.errors import described
+
 # Most servers drop idle connections after 5 s; one dropped under a question leaves its outcome unknown.
 KEEP_ALIVE_S = 4
+FIELD_BYTES = 64 * 1024
+"""How long one header may be: offers travel in one, and some servers' policies are long."""
 
 
 class NotReached(Exception):
@@ -103,6 +107,8 @@ class Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 middlewares=(_once,),
+                max_line_size=FIELD_BYTES,
+                max_field_size=FIELD_BYTES,
             )
         return self._session
 
@@ -115,11 +121,6 @@ async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _Dropped from error
-
-
-def described(error: BaseException) -> str:
-    """An error in a few words."""
-    return f"{type(error).__name__}: {str(error)[:200]}" if str(error) else type(error).__name__
 
 
 async def _bounded(content: aiohttp.StreamReader, limit: int) -> bytes:

@@ -217,6 +217,12 @@ async def test_the_memo_hides_nothing_open(shop: Shop) -> None:
         "owed_work": {"payments": 2, "amount": "0.200000"},
         "refunds_due": {"amount": "0.000000"},
         "unassigned_use": {"events": 2, "units": 12, "list_amount": "1.200000"},  # trial 5, stranger 7
+        "written_off": {
+            "events": 0,
+            "list_amount": "0.000000",
+            "unmeasured_events": 0,
+            "unmeasured_list_amount": "0.000000",
+        },
     }
     may = (await read(shop, span=Span.of_month("2026-05"))).memo
     assert (may.pending_payments, may.unpaid_payments, may.owed_payments) == (0, 0, 0)

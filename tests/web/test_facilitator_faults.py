@@ -16,7 +16,7 @@ import pytest
 
 from headgate.service.recover import Recovery
 from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
-from tests.x402.buyer import PAYER
+from tests.x402.buyer import PAYER, changed, opened, sealed
 from tests.x402.scripted import (
     ScriptedFacilitator,
     Step,
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.timeout(60)
 SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
 SECRET = "Traceback (most recent call last): password=hunter2"
 HOUR_US = 3_600_000_000
+WALLET = ("payload.signature", "0x" + "ab" * 96)
 
 
 @pytest.fixture
@@ -235,6 +236,41 @@ async def test_a_success_that_is_not_what_was_asked(lie: str, shop: Shop, client
     assert await shop.ledger() == [SOLD]
     assert (await client.get("/v1/doc", headers=payment)).status_code == 200
     assert shop.calls.count == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "state"),
+    [
+        (settle_and_lose, 503, "unknown"),
+        (lying(transaction=""), 502, "unknown"),
+        (refusing("insufficient_funds"), 402, "failed"),
+    ],
+)
+async def test_whoever_may_have_paid_can_read_what_becomes_of_it(
+    step: Step, status: int, state: str, shop: Shop, client: httpx.AsyncClient
+) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    shop.facilitator.script.settle.append(step)
+    answer = await client.get("/v1/doc", headers=payment)
+    assert answer.status_code == status
+    assert "Headgate-Receipt" in answer.headers["access-control-expose-headers"]
+    receipt = (await client.get(httpx.URL(answer.headers["headgate-receipt"]).path)).json()
+    assert (receipt["state"], receipt["charged_amount"]) == (state, "0.000000")
+    assert [step["state"] for step in receipt["timeline"]][-2:] == ["settling", state]
+    again = await client.get("/v1/doc", headers=payment)
+    assert again.headers["headgate-receipt"] == answer.headers["headgate-receipt"]
+
+
+async def test_a_receipt_is_for_whoever_signed(shop: Shop, client: httpx.AsyncClient) -> None:
+    """A contract's signature cannot be judged here: only the one that was taken opens the receipt."""
+    shop.facilitator.script.settle.append(settle_and_lose)
+    payment = changed(opened(paid(await client.get("/v1/doc"))["PAYMENT-SIGNATURE"].encode()), *WALLET)
+    forged = changed(payment, WALLET[0], "0x" + "cd" * 96)
+    header, other = ({"PAYMENT-SIGNATURE": sealed(each).decode()} for each in (payment, forged))
+    assert "headgate-receipt" in (await client.get("/v1/doc", headers=header)).headers
+    answer = await client.get("/v1/doc", headers=other)
+    assert (answer.status_code, problem_of(answer)) == (503, "payment_pending")
+    assert "headgate-receipt" not in answer.headers
 
 
 @pytest.mark.parametrize(

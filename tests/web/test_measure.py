@@ -17,11 +17,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headgate import usage
+from headgate.model.calendar import AccountingCalendar, format_month
 from headgate.model.catalog import Action, Measure
+from headgate.model.report import Memo, Span
+from headgate.service.report import report
 from headgate.web import answer, measure
 from headgate.web.measure import EventReader, Meter, resolve
 from headgate.web.usage import Usage
-from tests.web.shop import Calls, Row, Wire, bearer, client_of, opened_shop, paid, scope, unpacked
+from tests.web.shop import (
+    Calls,
+    Row,
+    Shop,
+    Wire,
+    bearer,
+    client_of,
+    opened_shop,
+    paid,
+    problem_of,
+    scope,
+    unpacked,
+)
 from tests.x402.buyer import PAYER
 
 pytestmark = pytest.mark.timeout(60)
@@ -277,10 +292,95 @@ async def test_a_payer_s_use_that_is_no_number(
     async with opened_shop(tmp_path, app=chatting, more=SOLD) as shop, client_of(shop.app, "http") as client:
         payment = paid(await client.post("/v1/chat", content=told(value)))
         answer_ = await client.post("/v1/chat", content=told(value), headers=payment)
-        assert (answer_.status_code, "payment-response" in answer_.headers) == (200, False)
-        assert await shop.ledger() == []
-        assert await shop.payments() == ["released"]
+        assert answer_.status_code == 200
+        assert unpacked(answer_.headers["payment-response"])["amount"] == "0"
+        # Served for nothing, and counted as that; the signature opens no other work.
+        assert await shop.ledger() == [Row("usage", "x402", 0, 0, None, AGENT)]
+        assert await shop.sql("SELECT written_off FROM events") == [(25_000,)]
+        assert (await shop.payments(), shop.asked) == (["settled"], ["verify"])
+        again = await client.post("/v1/chat", content=told(value), headers=payment)
+        assert (again.status_code, again.content, shop.asked) == (200, answer_.content, ["verify"])
+        other = await client.post("/v1/chat", content=told(5), headers=payment)
+        assert (other.status_code, problem_of(other)) == (409, "payment_bound_elsewhere")
+        memo = await memo_of(shop)
+        assert (memo.unmeasured_events, memo.unmeasured_micros) == (1, 50_000)
+        assert (memo.beyond_events, memo.unpaid_payments, memo.pending_payments) == (0, 0, 0)
+        notes = await shop.sql("SELECT note FROM payment_steps WHERE state = 5")
+        assert notes == [("its use could not be measured: nothing is settled",)]
     assert "could not be measured" in caplog.text
+
+
+async def memo_of(shop: Shop) -> Memo:
+    """What stands below this month's report."""
+    assert shop.gate.store is not None
+    driver, registry = shop.gate.store.driver, shop.gate.store.registry
+    calendar = AccountingCalendar("UTC")
+    span = Span.of_month(format_month(calendar.month_and_day(shop.clock())[0]))
+    return (await report(driver, registry, calendar=calendar, span=span)).memo
+
+
+async def test_use_beyond_a_payer_s_ceiling_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened_shop(tmp_path, app=chatting, more=SOLD) as shop, client_of(shop.app, "http") as client:
+        payment = paid(await client.post("/v1/chat", content=told(30_000)))
+        assert (await client.post("/v1/chat", content=told(30_000), headers=payment)).status_code == 200
+        memo = await memo_of(shop)
+        assert (memo.beyond_events, memo.beyond_micros, memo.unmeasured_events) == (1, 10_000, 0)
+    assert "chat: 5000 units beyond the ceiling are written off" in caplog.text
+
+
+ACCEPTED = [
+    # (what the caller accepts, what the application is told)
+    ("gzip, deflate, br, zstd", "gzip, deflate"),
+    ("br", "identity"),
+    ("*", "identity"),
+    ("br;q=1, GZIP;q=0.5", "GZIP;q=0.5"),
+    ("gzip", "gzip"),
+]
+
+
+@pytest.mark.parametrize(("accepted", "told_of"), ACCEPTED)
+@pytest.mark.parametrize("who", ["payer", "customer", "payer of a stream"])
+async def test_an_answer_is_packed_as_it_can_be_read(
+    who: str, accepted: str, told_of: str, tmp_path: Path
+) -> None:
+    """Otherwise whoever accepts brotli alone is served for nothing."""
+    seen: list[str] = []
+
+    async def packing(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(", ".join(v.decode() for k, v in scope["headers"] if k == b"accept-encoding"))
+        await chatting(Calls())(scope, receive, send)
+
+    more = SOLD.replace('[actions."chat"]', '[actions."chat"]\nstream = true') if "stream" in who else SOLD
+    async with (
+        opened_shop(tmp_path, app=lambda _calls: packing, more=more) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        if who == "customer":
+            headers = bearer(await shop.customer("ada", "tokens"))
+        else:
+            headers = paid(await client.post("/v1/chat", content=told(7)))
+        headers["Accept-Encoding"] = accepted
+        assert (await client.post("/v1/chat", content=told(7), headers=headers)).status_code == 200
+        assert seen == [told_of]
+        assert [row.units for row in await shop.ledger()] == [7]
+
+
+async def test_what_is_counted_is_packed_as_the_caller_likes(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def packing(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(v for k, v in scope["headers"] if k == b"accept-encoding")
+        await chatting(Calls())(scope, receive, send)
+
+    async with (
+        opened_shop(tmp_path, app=lambda _calls: packing, more=SOLD) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        headers = paid(await client.get("/v1/raw?size=5")) | {"Accept-Encoding": "br"}
+        assert (await client.get("/v1/raw?size=5", headers=headers)).status_code == 200
+    assert seen == [b"br"]
 
 
 async def test_a_large_answer_is_measured_as_it_flows(

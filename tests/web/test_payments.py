@@ -51,6 +51,19 @@ async def offered(client: httpx.AsyncClient, path: str = "/v1/doc") -> dict[str,
 # --- the offer ------------------------------------------------------------------------------------
 
 
+async def test_a_head_leaves_its_get_to_be_served(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Its answer has no body, so it is not what the payment is good for (failure case 25)."""
+    payment = paid(await client.head("/v1/doc"))
+    answer = await client.head("/v1/doc", headers=payment)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert unpacked(answer.headers["payment-response"])["success"] is True
+    served = await client.get("/v1/doc", headers=payment)
+    assert (served.status_code, served.json()) == (200, {"ok": 200, "call": 2})
+    again = await client.get("/v1/doc", headers=payment)
+    assert (again.json(), (await client.head("/v1/doc", headers=payment)).status_code) == (served.json(), 200)
+    assert (await shop.ledger(), shop.asked, shop.calls.count) == ([SOLD], ["verify", "settle"], 2)
+
+
 async def test_the_402(shop: Shop, client: httpx.AsyncClient) -> None:
     answer = await client.get("/v1/doc?page=2", headers={"Host": "evil.example", "X-Forwarded-Host": "evil"})
     assert answer.status_code == 402

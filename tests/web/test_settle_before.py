@@ -305,6 +305,17 @@ async def test_a_body_that_is_too_large(tmp_path: Path) -> None:
         assert (await client.post("/v1/first", headers=payment, content=b"x")).status_code == 200
 
 
+async def test_a_head_leaves_its_get_to_be_served(tmp_path: Path) -> None:
+    async with selling(tmp_path) as (shop, work, client):
+        payment = paid(await client.head("/v1/first"))
+        answer = await client.head("/v1/first", headers=payment)
+        assert (answer.status_code, unpacked(answer.headers["payment-response"])["amount"]) == (200, "100000")
+        served = await client.get("/v1/first", headers=payment)
+        assert (served.status_code, served.json()["call"]) == (200, 2)
+        assert (await client.get("/v1/first", headers=payment)).content == served.content
+        assert (await shop.ledger(), await shop.payments(), work.count) == ([BOOKED], ["settled"], 2)
+
+
 # --- streams at a fixed price ---------------------------------------------------------------------
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from headgate.config import Config
 from headgate.model.errors import StoreUnavailable
 from headgate.service.facilitators import Witness
+from headgate.service.flow import CUT_BEFORE_S
 from headgate.store.ledger import Ledger
 from headgate.store.operations import IntendPayment, MovePayment
 from headgate.web.usage import usage
@@ -34,6 +41,7 @@ from tests.web.shop import (
     scope,
     serving,
     unpacked,
+    until,
 )
 from tests.x402.buyer import PAYER, SEPOLIA
 from tests.x402.scripted import Step, drop, lying, refusing, settle_and_lose
@@ -80,12 +88,15 @@ class Play:
         self.script: asyncio.Queue[Message | BaseException | None] = asyncio.Queue()
         self.taken: asyncio.Queue[None] = asyncio.Queue()
         self.steps: int | None = None
+        self.voids = False
 
     async def __call__(self, scope_: Any, receive: Any, send: Any) -> None:
         await receive()
         while (message := await self.script.get()) is not None:
             if isinstance(message, BaseException):
                 raise message
+            if self.voids:
+                usage(scope_).void("it came to nothing")
             if self.steps is not None:
                 usage(scope_).record(self.steps)
             await send(message)
@@ -697,34 +708,67 @@ async def test_the_end_of_a_stream_whose_settlement_is_not_known_stays_away(
         assert (again.wire.status, again.wire.body) == (200, b"12345")
 
 
-async def test_what_is_not_charged_is_not_settled_when_the_store_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("messages", "units"), [([event(40)], 40), ([], 0)])
+async def test_what_a_stream_came_to_is_settled_when_the_store_comes_back(
+    messages: list[Message], units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unmeasured stream, and a store that cannot be written at its end: its intent is not carried out."""
+    """Its intent names the ceiling as long as nothing is known; its end, measured or not, is not lost."""
     async with playing(tmp_path) as (shop, play):
         payment = await payment_for(shop, "/v1/chat")
         for task in shop.gate._background:
             task.cancel()
         call = Running(shop, "/v1/chat", payment)
         await play.do(SSE, body(b"data: x\n\n"))
+
+        def away() -> Any:
+            raise StoreUnavailable
+
+        ledger = shop.gate.ledger
+        assert ledger is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.driver, "write", away)
+            play.put(*[dict(message) for message in messages], END, None)
+            await call.task
+            assert shop.gate._recovery is not None
+            assert await shop.gate._recovery.run_once() == 1  # the store is still away
+        assert call.wire.sent[-1] != END
+        shop.clock.ahead_us += 2_000_000
+        assert await shop.gate._recovery.run_once() == 0
+        assert (await shop.payments(), await shop.ledger()) == (["settled"], [sold(units)])
+        assert shop.asked == (["verify", "settle"] if units else ["verify"])
+
+
+async def test_what_is_not_charged_is_not_settled_when_the_store_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that was voided, and a store that cannot be written at its end."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/flow")
+        for task in shop.gate._background:
+            task.cancel()
+        call = Running(shop, "/v1/flow", payment)
+        await play.do(start(), body(b"12345"))
+        play.voids = True
         with monkeypatch.context() as patch:
             failing(patch, shop, MovePayment)
             play.put(END, None)
             await call.task
             assert shop.gate._recovery is not None
             assert await shop.gate._recovery.run_once() == 1  # the store is still away
-        assert call.wire.sent[-1] == END
         assert await shop.gate._recovery.run_once() == 0
         assert (await shop.payments(), await shop.ledger(), shop.asked) == (["released"], [], ["verify"])
 
 
-async def test_use_beyond_the_ceiling_is_written_off(tmp_path: Path) -> None:
+async def test_use_beyond_the_ceiling_is_written_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with playing(tmp_path) as (shop, play):
         call = Running(shop, "/v1/flow", await payment_for(shop, "/v1/flow"))
         play.put(start(), body(b"x" * 1100), END, None)
         await call.task
         assert await shop.ledger() == [sold(1000)]
         assert await shop.sql("SELECT written_off FROM events") == [(100,)]
+    assert "flow: 100 units beyond the ceiling are written off" in caplog.text
 
 
 async def test_a_stream_is_settled_before_its_payment_expires(tmp_path: Path) -> None:
@@ -799,17 +843,64 @@ async def test_a_paid_stream_given_up_while_it_is_written_down_settles_nothing(
         assert shop.asked == ["verify"]
 
 
-@pytest.mark.parametrize(("messages", "released"), [([start(500), body(b"x"), END], "x"), ([SSE, END], "")])
-async def test_a_paid_stream_that_is_not_billed(
-    messages: list[Message], released: str, tmp_path: Path
-) -> None:
+async def test_a_paid_stream_that_is_not_billed(tmp_path: Path) -> None:
     async with playing(tmp_path) as (shop, play):
         call = Running(shop, "/v1/chat", await payment_for(shop, "/v1/chat"))
-        play.put(*[dict(message) for message in messages], None)
+        play.put(start(500), body(b"x"), END, None)
         await call.task
         assert call.wire.sent[-1] == END
-        assert call.wire.body == released.encode()
+        assert call.wire.body == b"x"
         assert (await shop.payments(), await shop.ledger()) == (["released"], [])
+
+
+async def test_a_paid_stream_that_cannot_be_measured(tmp_path: Path) -> None:
+    """It is served for nothing, counted as that, and its payment opens nothing else."""
+    async with playing(tmp_path) as (shop, play):
+        payment = await payment_for(shop, "/v1/chat")
+        call = Running(shop, "/v1/chat", payment)
+        play.put(SSE, body(b"data: x\n\n"), END, None)
+        await call.task
+        assert call.wire.sent[-1] == END
+        assert (await shop.payments(), await shop.ledger()) == (["settled"], [sold(0)])
+        assert await shop.sql("SELECT written_off FROM events") == [(1000,)]
+        assert shop.asked == ["verify"]
+
+
+async def test_an_answer_from_a_thread_is_settled_before_it_can_be_stopped(tmp_path: Path) -> None:
+    """A server waits for a generator's thread whatever is cancelled; the payment would expire meanwhile."""
+    blocked = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x" * 900
+        blocked.wait(30)
+        yield b"y"
+
+    async def flow(_request: Request) -> Response:
+        return StreamingResponse(pieces(), media_type="text/plain")
+
+    def soon(config: Config) -> Config:
+        assert config.x402 is not None
+        return replace(config, x402=replace(config.x402, min_validity_s=1))
+
+    app = Starlette(routes=[Route("/v1/flow", flow)])
+    async with (
+        opened_shop(tmp_path, app=lambda _calls: app, more=SOLD, change=soon) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        payment = await payment_for(shop, "/v1/flow")
+        permit = unpacked(payment["PAYMENT-SIGNATURE"])["payload"]["permit2Authorization"]
+        left_s = int(permit["deadline"]) - shop.clock() // 1_000_000
+        shop.clock.ahead_us += (left_s - CUT_BEFORE_S - 2) * 1_000_000
+        asking = asyncio.create_task(client.get("/v1/flow", headers=payment))
+        try:
+            await until(lambda: shop.asked == ["verify", "settle"])
+            while await shop.payments() != ["settled"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        finally:
+            blocked.set()
+        with pytest.raises(httpx.RemoteProtocolError):  # its end stays away
+            await asking
+        assert await shop.ledger() == [sold(900)]
 
 
 async def test_a_killed_process_s_paid_stream_settles_its_last_measure(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def print_payment(view: PaymentView, indent: str = "") -> None:
         ("scheme", view.scheme),
         ("authorized", f"{view.authorized_amount} USD"),
         ("charged", f"{view.charged_amount} USD ({view.units} × {view.unit_price}{per})"),
+        ("written off", f"{view.written_off} units" if view.written_off else None),
         ("action", view.action),
         ("route", view.route),
         ("customer", view.customer),

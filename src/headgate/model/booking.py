@@ -63,6 +63,15 @@ class Release(NamedTuple):
     lease: int
 
 
+class Billed(NamedTuple):
+    """What of a use is charged, and what is written off: all beyond a ceiling, or, where it could not be
+    measured and no `units` are charged, up to all of the ceiling.
+    """
+
+    units: int
+    written_off: int
+
+
 class PaidUse(NamedTuple):
     """A use that an x402 payment has settled. Amounts in micro-dollars; ids are bytes."""
 

@@ -190,6 +190,8 @@ class Memo:
     `owed_*`: payments that were taken, and whose work is still to be served.
     `refunds_due_micros`: refunds booked to payers and not sent.
     `unassigned_*`: use of customers without a contract, served and charged nothing.
+    `beyond_*`: use beyond a ceiling or a hold, written off; what it is worth at list price.
+    `unmeasured_*`: payers' use that could not be measured and was not charged; up to so much at list price.
     """
 
     seat_periods: int = 0
@@ -205,6 +207,10 @@ class Memo:
     unassigned_events: int = 0
     unassigned_units: int = 0
     unassigned_list_micros: int = 0
+    beyond_events: int = 0
+    beyond_micros: int = 0
+    unmeasured_events: int = 0
+    unmeasured_micros: int = 0
 
     def shown(self) -> dict[str, dict[str, int | str]]:
         """As in JSON."""
@@ -225,6 +231,12 @@ class Memo:
                 "events": self.unassigned_events,
                 "units": self.unassigned_units,
                 "list_amount": format_usd(self.unassigned_list_micros),
+            },
+            "written_off": {
+                "events": self.beyond_events,
+                "list_amount": format_usd(self.beyond_micros),
+                "unmeasured_events": self.unmeasured_events,
+                "unmeasured_list_amount": format_usd(self.unmeasured_micros),
             },
         }
 
@@ -352,6 +364,13 @@ def memo_lines(report: Report) -> list[tuple[str, str]]:
             (
                 f"{memo.unassigned_events} events, {memo.unassigned_units} units, "
                 f"{format_usd(memo.unassigned_list_micros)} USD at list price, charged 0"
+            ),
+        ),
+        (
+            "Written off",
+            (
+                f"{memo.beyond_events} events beyond their ceiling, {format_usd(memo.beyond_micros)} USD; "
+                f"{memo.unmeasured_events} not measured, up to {format_usd(memo.unmeasured_micros)} USD"
             ),
         ),
         ("Ledger head", report.ledger_head),

@@ -8,10 +8,13 @@ to serve again: an answer that was not kept whole is replaced by one that says s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from headgate.model.booking import Billed
+from headgate.model.errors import StoreError
 from headgate.model.payment import PaymentRow, State
-from headgate.service.pay import Cashier
+from headgate.service.pay import Cashier, tell_written_off
 from headgate.service.paying import Declined, OpenPayment, Receipt, Why
 from headgate.store.journal import move
 from headgate.store.operations import IntendPayment, KeptAnswer, MovePayment
@@ -24,7 +27,7 @@ _LONG_US = 366 * 86_400_000_000
 
 
 class _Amounts(NamedTuple):
-    """What a number of units comes to, within the ceiling."""
+    """What a use comes to, within the ceiling."""
 
     units: int
     written_off: int
@@ -32,12 +35,12 @@ class _Amounts(NamedTuple):
 
 
 class Flow:
-    """The payment of one running stream. `units` tells what to settle if it ended now."""
+    """The payment of one running stream. `so_far` tells what to settle if it ended now."""
 
-    def __init__(self, cashier: Cashier, payment: OpenPayment, units: Callable[[], int]) -> None:
+    def __init__(self, cashier: Cashier, payment: OpenPayment, so_far: Callable[[], Billed]) -> None:
         self._cashier = cashier
         self._payment = payment
-        self._units = units
+        self._so_far = so_far
         self._noted_us = 0
 
     @property
@@ -51,10 +54,8 @@ class Flow:
         expires_in_s = self._payment.signed.valid_before_s - self._cashier.now_us() // 1_000_000
         return expires_in_s - CUT_BEFORE_S
 
-    def _amounts(self, units: int) -> _Amounts:
-        action = self._payment.action
-        billed = units if action.max_units is None else min(units, action.max_units)
-        return _Amounts(billed, units - billed, action.x402_micros(billed))
+    def _amounts(self, billed: Billed) -> _Amounts:
+        return _Amounts(*billed, self._payment.action.x402_micros(billed.units))
 
     async def begin(self, instead: KeptAnswer) -> bool:
         """Write the intent; `instead` is what a repeated payment gets unless the answer is kept at its end.
@@ -63,7 +64,7 @@ class Flow:
             StoreError: nothing was written; the stream must not begin.
         """
         payment, now_us = self._payment, self._cashier.now_us()
-        amounts = self._amounts(self._units())
+        amounts = self._amounts(self._so_far())
         intend = IntendPayment(
             payment=payment.id,
             state=State.SERVED,
@@ -84,32 +85,31 @@ class Flow:
         """Write down what was used so far."""
         self._noted_us = self._cashier.now_us()
         async with self._cashier.ledger.driver.write() as tx:
-            await tx.run("payment_flows", self._row(self._amounts(self._units()), None))
+            await tx.run("payment_flows", self._row(self._amounts(self._so_far()), None))
 
     async def end(
-        self, units: int, answer: KeptAnswer | None, body_digest: bytes | None
+        self, billed: Billed, answer: KeptAnswer | None, body_digest: bytes | None
     ) -> Receipt | Declined:
         """Settle what was used. Goes on to its end even where the request is cancelled meanwhile.
 
         Raises:
             StoreError: what becomes of it is recovery's to find out.
         """
-        return await self._cashier.to_its_end(self._end(self._amounts(units), answer, body_digest))
+        tell_written_off(self._payment.action, billed)
+        return await self._cashier.to_its_end(self._end(self._amounts(billed), answer, body_digest))
 
     async def _end(
         self, amounts: _Amounts, answer: KeptAnswer | None, body_digest: bytes | None
     ) -> Receipt | Declined:
         cashier, payment = self._cashier, self._payment
+        state = State.SETTLING if amounts.micros else State.SERVED
         try:
-            state = State.SETTLING if amounts.micros else State.SERVED
-            async with cashier.ledger.driver.write() as tx:
-                if not await tx.run("payment_flows", self._row(amounts, body_digest)):
+            try:
+                if not await self._write_end(amounts, answer, body_digest):
                     return Declined(Why.PENDING, "payment_pending")
-                if answer is not None:
-                    await tx.run("answer_write", (payment.id, *answer))
-                if amounts.micros:
-                    settling = MovePayment(payment.id, State.SERVED, State.SETTLING, None)
-                    await move(tx, settling, cashier.now_us())
+            except StoreError:  # what stands there would be settled: often the ceiling
+                cashier.unwritten[payment.id] = partial(self._write_end, amounts, answer, body_digest)
+                raise
             row: PaymentRow = payment.row._replace(
                 state=state.value,
                 charged_micros=amounts.micros,
@@ -124,6 +124,21 @@ class Flow:
             return outcome
         finally:
             cashier.done(payment)
+
+    async def _write_end(
+        self, amounts: _Amounts, answer: KeptAnswer | None, body_digest: bytes | None
+    ) -> bool:
+        """What the stream came to is on disk; False: the payment is not this process's any more."""
+        cashier, payment = self._cashier, self._payment
+        async with cashier.ledger.driver.write() as tx:
+            if not await tx.run("payment_flows", self._row(amounts, body_digest)):
+                return False
+            if answer is not None:
+                await tx.run("answer_write", (payment.id, *answer))
+            if amounts.micros:
+                settling = MovePayment(payment.id, State.SERVED, State.SETTLING, None)
+                await move(tx, settling, cashier.now_us())
+        return True
 
     def _requirements(self, amounts: _Amounts) -> bytes:
         return wire.encode_json(offers.requirements(self._payment.offer, amounts.micros))

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from headgate.config import X402Config
-from headgate.model.booking import PaidUse
+from headgate.model.booking import Billed, PaidUse
 from headgate.model.catalog import Action
 from headgate.model.errors import (
     ChainError,
@@ -67,6 +67,7 @@ __all__ = [
     "Why",
     "receipt_of",
     "says_used",
+    "why_nothing",
 ]
 
 log = logging.getLogger("headgate.payments")
@@ -96,6 +97,8 @@ class Cashier:
         """Transactions of settled payments that the store cannot take yet, by payment: nobody else knows."""
         self.unowed: dict[bytes, str] = {}
         """Payments whose work was served for nothing, where that is not written down yet: why, by payment."""
+        self.unwritten: dict[bytes, Callable[[], Awaitable[bool]]] = {}
+        """What streams came to that the store could not take at their end: what writes it, by payment."""
         self._finishing: set[asyncio.Future[Receipt | Declined]] = set()
         self._in_flight = InFlight(settings.payer_in_flight)
         self._names = names
@@ -261,8 +264,7 @@ class Cashier:
     async def finish(
         self,
         payment: OpenPayment,
-        units: int,
-        written_off: int,
+        billed: Billed,
         answer: KeptAnswer | None,
         body_digest: bytes | None,
     ) -> Receipt | Declined:
@@ -270,7 +272,7 @@ class Cashier:
 
         Without an answer the work is still to be done: the payment is settled, and reopened for it.
         """
-        return await self.to_its_end(self._finish(payment, units, written_off, answer, body_digest))
+        return await self.to_its_end(self._finish(payment, billed, answer, body_digest))
 
     async def to_its_end(self, work: Coroutine[Any, Any, Receipt | Declined]) -> Receipt | Declined:
         """Await what must not stop halfway: whoever awaits may be cancelled, the work goes on."""
@@ -287,14 +289,14 @@ class Cashier:
     async def _finish(
         self,
         payment: OpenPayment,
-        units: int,
-        written_off: int,
+        billed: Billed,
         answer: KeptAnswer | None,
         body_digest: bytes | None,
     ) -> Receipt | Declined:
         try:
             action = payment.action
-            charged = action.x402_micros(units)
+            tell_written_off(action, billed)
+            charged = action.x402_micros(billed.units)
             requirements = offers.requirements(payment.offer, charged)
             now_us = self.now_us()
             intend = IntendPayment(
@@ -302,9 +304,9 @@ class Cashier:
                 state=State.SETTLING,
                 body_digest=body_digest,
                 charged_micros=charged,
-                units=units,
+                units=billed.units,
                 list_micros=charged,
-                written_off=written_off,
+                written_off=billed.written_off,
                 authorization_json=wire.encode_json(payment.payload),
                 requirements_json=wire.encode_json(requirements),
                 answer=answer,
@@ -316,9 +318,9 @@ class Cashier:
             row = payment.row._replace(
                 state=State.SETTLING.value,
                 charged_micros=charged,
-                units=units,
+                units=billed.units,
                 list_micros=charged,
-                written_off=written_off,
+                written_off=billed.written_off,
                 authorization_json=intend.authorization_json,
             )
             outcome = await self.settle(row, payment.facilitator, payment.payload, requirements)
@@ -343,7 +345,7 @@ class Cashier:
         """Ask the facilitator to settle what was intended, and write down what it says."""
         since = State(row.state)
         if row.charged_micros == 0:
-            return await self.book(row, None, "nothing was used: nothing is settled")
+            return await self.book(row, None, why_nothing(row))
         try:
             outcome = await facilitator.settle(payload, requirements)
         except (FacilitatorUnreachable, FacilitatorUncertain) as error:
@@ -464,6 +466,18 @@ def _intended(now_us: int, *, before: bool) -> tuple[tuple[int, State, str | Non
     if before:
         return ((now_us, State.SETTLING, "settled before the work"),)
     return (now_us, State.SERVED, None), (now_us, State.SETTLING, None)
+
+
+def tell_written_off(action: Action, billed: Billed) -> None:
+    """Tell the operator what a payer used beyond the ceiling it signed."""
+    if billed.units and billed.written_off:
+        log.warning("%s: %d units beyond the ceiling are written off", action.name, billed.written_off)
+
+
+def why_nothing(row: PaymentRow) -> str:
+    """The note on a payment of which nothing is settled."""
+    what = "its use could not be measured" if row.written_off else "nothing was used"
+    return f"{what}: nothing is settled"
 
 
 def says_used(reason: str) -> bool:

@@ -125,9 +125,11 @@ def repeated(outcome: Claim, row: PaymentRow | None, signed: SignedPayment, *, c
     A kept answer is only for whoever can show the payment again: where the signature was not checked here it
     must be the one that was settled, because everything else about it is public on the chain (case 17).
     """
-    if outcome in (Claim.ANSWERED, Claim.REOPENED) and not checked and not _same_signature(row, signed):
+    if checked or _same_signature(row, signed):
+        return _declined(outcome, row)
+    if outcome in (Claim.ANSWERED, Claim.REOPENED):
         return Declined(Why.REFUSED, Reason.SIGNATURE)
-    return _declined(outcome, row)
+    return _declined(outcome, row)._replace(row=None)  # nor is its receipt for anybody else
 
 
 def _same_signature(row: PaymentRow | None, signed: SignedPayment) -> bool:

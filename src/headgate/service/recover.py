@@ -20,7 +20,7 @@ import msgspec
 
 from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable
 from headgate.model.payment import PaymentRow, State, payment_text
-from headgate.service.pay import Cashier, says_used
+from headgate.service.pay import Cashier, says_used, why_nothing
 from headgate.store.operations import MovePayment
 from headgate.x402.answers import Settled, Unverified
 from headgate.x402.chain import Canceled, Fate, Paid, UsedElsewhere
@@ -90,9 +90,13 @@ class Recovery:
         cashier.unowed.pop(identifier, None)
         if state is State.REPEATING:
             return await self._move(identifier, state, State.REOPENED, "its process ended, not served again")
+        if state is State.SERVED and identifier in cashier.unwritten:
+            await cashier.unwritten[identifier]()
+        cashier.unwritten.pop(identifier, None)
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
+        state = State(row.state)
         if row.charged_micros == 0:
-            await cashier.book(row, None, "nothing was used: nothing is settled")
+            await cashier.book(row, None, why_nothing(row))
             return True
         proven = cashier.proven.get(identifier)
         if proven is not None:

@@ -133,6 +133,7 @@ async def _memo(
     due = (await snapshot.rows("memo_refunds_owed", within))[0]
     fees = [fee for contract in contracts for fee in seat_fees(contract, start_us, end_us)]
     unassigned = await _unassigned(snapshot, span, start_us, end_us)
+    beyond, unmeasured = await _written_off(snapshot, span, start_us, end_us)
     return Memo(
         seat_periods=len(fees),
         seat_seats=sum(seats for seats, _ in fees),
@@ -147,7 +148,26 @@ async def _memo(
         unassigned_events=unassigned[0],
         unassigned_units=unassigned[1],
         unassigned_list_micros=unassigned[2],
+        beyond_events=beyond[0],
+        beyond_micros=beyond[1],
+        unmeasured_events=unmeasured[0],
+        unmeasured_micros=unmeasured[1],
     )
+
+
+async def _written_off(
+    snapshot: Snapshot, span: Span, start_us: int, end_us: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(events, amount at list price) of use beyond its ceiling or hold, and of use that was not measured."""
+    within = (0, 1 << 62) if span.whole_months else (start_us, end_us)  # a month has its late rows too
+    found = [[0, 0], [0, 0]]
+    for price, per, unmeasured, events, units in await snapshot.rows(
+        "memo_written_off", (*span.months, *within)
+    ):
+        found[unmeasured][0] += int(events)
+        found[unmeasured][1] += -(-int(units) * int(price) // int(per))
+    beyond, not_measured = found
+    return (beyond[0], beyond[1]), (not_measured[0], not_measured[1])
 
 
 async def _unassigned(snapshot: Snapshot, span: Span, start_us: int, end_us: int) -> tuple[int, int, int]:

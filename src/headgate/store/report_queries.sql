@@ -53,6 +53,18 @@ WHERE o.refund_due = 1 AND p.state IN (5, 9, 10) AND p.occurred_us >= ? AND p.oc
 SELECT COALESCE(SUM(refunded_micros), 0) FROM totals
 WHERE channel = 3 AND month >= ? AND month <= ? AND month * 100 + day >= ? AND month * 100 + day <= ?;
 
+-- name: memo_written_off
+-- Use that was served and charged to nobody, by its price (index events_written_off). Without any units it
+-- could not be measured. What was reversed is booked anew if it was paid after all.
+SELECT e.unit_micros, e.per, CASE WHEN e.units = 0 THEN 1 ELSE 0 END, COUNT(*), SUM(e.written_off)
+FROM events e
+WHERE e.written_off > 0 AND e.month >= ? AND e.month <= ? AND e.occurred_us >= ? AND e.occurred_us < ?
+    AND NOT EXISTS (
+        SELECT 1 FROM events r WHERE r.corrects_slot IS NOT NULL
+            AND r.corrects_slot = e.slot AND r.corrects_seq = e.seq
+    )
+GROUP BY 1, 2, 3;
+
 -- name: memo_unassigned_kept
 -- Whole months: unassigned use of customers who had no contract at all before the span's end. Their seat
 -- totals are unassigned use and nothing else.

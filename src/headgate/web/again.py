@@ -19,7 +19,7 @@ from headgate.model.offer import SignedPayment
 from headgate.model.payment import PaymentRow
 from headgate.service.admit import Admitted
 from headgate.service.pay import Cashier, receipt_of
-from headgate.web.paid import IN_MEMORY_BYTES, PaidAnswer, receipt_headers
+from headgate.web.paid import IN_MEMORY_BYTES, PaidAnswer, kept_bytes, receipt_headers
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send
 from headgate.web.receiver import BodyRefused, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
@@ -102,7 +102,7 @@ class Again:
             if not self._ended:
                 await self._conclude(answer, usage, receiver, send, head=scope["method"] == "HEAD")
 
-        answer = PaidAnswer(self._limits.kept_answer_bytes, conclude)
+        answer = PaidAnswer(kept_bytes(self._limits, scope), conclude)
         try:
             await app(scope, receiver, answer.send)
             await conclude()

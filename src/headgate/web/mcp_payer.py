@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from headgate.model.booking import Billed
 from headgate.model.errors import PaymentError, StoreError
 from headgate.model.offer import Reason, SignedPayment
 from headgate.model.payment import PaymentRow, State, binding_digest
@@ -23,7 +24,15 @@ from headgate.service.pay import RETRY_AFTER_S, Declined, OpenPayment, Receipt, 
 from headgate.store.operations import KeptAnswer
 from headgate.web.again import PaidBefore
 from headgate.web.answer import STORE_DOWN
-from headgate.web.mcp_result import Result, billable_units, is_good, offered, refused, with_receipt
+from headgate.web.mcp_result import (
+    Result,
+    billed_status,
+    is_good,
+    measured_result,
+    offered,
+    refused,
+    with_receipt,
+)
 from headgate.web.paid import encode_headers
 from headgate.web.payer import Payer
 from headgate.web.payment_replies import NO_OFFERS, PENDING, used_reply, waiting
@@ -136,7 +145,7 @@ class ToolPayer:
         """Settle, then do the work: a payment that is settled opens it until it was served once."""
         cashier = self._payer.cashier
         try:
-            outcome = await cashier.finish(opened, 1, 0, None, digest)
+            outcome = await cashier.finish(opened, Billed(1, 0), None, digest)
             if isinstance(outcome, Declined):
                 return await self._declined(outcome, admitted.action.name, tool)
             row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (opened.id,)))[0])
@@ -197,17 +206,18 @@ class ToolPayer:
         settling = False
         try:
             try:
-                units = billable_units(action, usage, result)
-                kept = None if units is None else self._kept(result)
+                billed = None
+                if is_good(usage, result):
+                    billed = measured_result(action, usage, result).billed(billed_status(action))
+                kept = None if billed is None else self._kept(result)
             except BaseException:
                 await cashier.release(opened, State.CLAIMED, "the result could not be measured")
                 raise
-            if units is None:
+            if billed is None:
                 await cashier.release(opened, State.CLAIMED, _why_released(result, usage))
                 return result
-            billed = units if action.max_units is None else min(units, action.max_units)
             settling = True
-            outcome = await cashier.finish(opened, billed, units - billed, kept, digest)
+            outcome = await cashier.finish(opened, billed, kept, digest)
         except StoreError as error:
             log.error("a paid result is withheld: %s", error)
             return refused(PENDING if settling else STORE_DOWN)

@@ -16,7 +16,7 @@ import msgspec
 
 from headgate.model.catalog import Action
 from headgate.service.pay import Receipt
-from headgate.web.measure import measured_units
+from headgate.web.measure import Meter, measured
 from headgate.web.problems import Reply
 from headgate.web.usage import Usage
 
@@ -62,16 +62,26 @@ def is_good(usage: Usage, result: Result) -> bool:
     return finished and not result.get("isError") and usage.voided is None
 
 
-def billable_units(action: Action, usage: Usage, result: Result) -> int | None:
-    """The units a tool's result is billed for; None: nothing is, for it is an error, void or not the last.
+def measured_result(action: Action, usage: Usage, result: Result) -> Meter:
+    """The meter of a tool's result, to be read as of an answer with `billed_status`.
 
     A JSON pointer reads the structured content, or the first text where there is none; `bytes` counts the
     texts in UTF-8.
     """
+    start = {"status": billed_status(action), "headers": []}
+    return measured(action, usage, start, [{"body": _measured_body(action, result)}])
+
+
+def billed_status(action: Action) -> int:
+    """The status that stands for a result without `isError`, which is what is billed."""
+    return action.bill_on[0][0]
+
+
+def billable_units(action: Action, usage: Usage, result: Result) -> int | None:
+    """The units a tool's result is billed for; None: nothing is, for it is an error, void or not the last."""
     if not is_good(usage, result):
         return None
-    start = {"status": action.bill_on[0][0], "headers": []}  # a result without `isError` is what is billed
-    return measured_units(action, usage, start, [{"body": _measured_body(action, result)}])
+    return measured_result(action, usage, result).billable(billed_status(action))
 
 
 def _measured_body(action: Action, result: Result) -> bytes:

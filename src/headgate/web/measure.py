@@ -19,9 +19,10 @@ from typing import Any
 
 import msgspec
 
+from headgate.model.booking import Billed
 from headgate.model.catalog import Action
 from headgate.model.money import MAX_UNITS
-from headgate.web.problems import Message
+from headgate.web.problems import Message, Scope
 from headgate.web.usage import Usage
 
 log = logging.getLogger("headgate.web")
@@ -35,6 +36,9 @@ _DEEPEST = 1000
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _ABSENT: Any = object()
 NO_NUMBER = -1
+_ACCEPT_ENCODING = b"accept-encoding"
+_PACKED = frozenset({b"gzip", b"deflate"})
+_READABLE = _PACKED | {b"identity"}
 
 
 def take_units_header(start: Message) -> int | None:
@@ -312,6 +316,16 @@ class Meter:
         log.error("%s: a use could not be measured and was not charged; see `measure`", self._action.name)
         return None
 
+    def billed(self, status: int) -> Billed | None:
+        """What a payer is charged for a whole answer, up to the ceiling it signed; None: it is not billed.
+
+        What could not be measured and is not to be charged is served for nothing, and is counted as that.
+        """
+        if not self.bills(status):
+            return None
+        units = self.billable(status)
+        return Billed(0, self._ceiling) if units is None else within(self._action, units)
+
     def abandoned(self, status: int) -> int:
         """The units of a stream that ended early: what was measured; else the ceiling, if bytes were sent."""
         if not self.bills(status) or not self.sent:
@@ -321,6 +335,12 @@ class Meter:
         if units is not None and counted:
             return min(units, self.sent)  # what was held back at the end has not left
         return self._ceiling if units is None else units
+
+
+def within(action: Action, units: int) -> Billed:
+    """Units up to the action's ceiling; what is beyond is written off."""
+    most = units if action.max_units is None else min(units, action.max_units)
+    return Billed(most, units - most)
 
 
 def _size(message: Message) -> int:
@@ -340,15 +360,30 @@ def _reader(action: Action, start: Message) -> _Reader | None:
     headers = {name.lower(): value for name, value in start.get("headers", ())}
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     inner = EventReader(measure.pointer) if kind == b"text/event-stream" else _Json(measure.pointer)
-    packed = headers.get(b"content-encoding", b"identity").strip().lower() in (b"gzip", b"deflate")
+    packed = headers.get(b"content-encoding", b"identity").strip().lower() in _PACKED
     return _Unpacked(inner) if packed else inner
 
 
-def measured_units(action: Action, usage: Usage, start: Message, messages: Iterable[Message]) -> int | None:
-    """The units of an answer that is there as a whole; None: nothing is charged."""
+def measured(action: Action, usage: Usage, start: Message, messages: Iterable[Message]) -> Meter:
+    """The meter of an answer that is there as a whole."""
     meter = Meter(action, usage)
     meter.begin(start)
     for message in messages:
         meter.feed(message)
     meter.end()
-    return meter.billable(start["status"])
+    return meter
+
+
+def ask_readable(scope: Scope, action: Action) -> None:
+    """Let the application pack its answer only as it can be unpacked here, where its body is measured.
+
+    Otherwise a caller would choose whether its use can be read by the codings that it accepts.
+    """
+    if action.measure is None or action.measure.kind != "json":
+        return
+    accepted = b",".join(value for name, value in scope["headers"] if name.lower() == _ACCEPT_ENCODING)
+    codings = [each.strip() for each in accepted.split(b",")]
+    kept = [each for each in codings if each.partition(b";")[0].strip().lower() in _READABLE]
+    if len(kept) < len(codings):
+        others = [pair for pair in scope["headers"] if pair[0].lower() != _ACCEPT_ENCODING]
+        scope["headers"] = [*others, (_ACCEPT_ENCODING, b", ".join(kept) or b"identity")]

@@ -23,6 +23,7 @@ from headgate.model.routing import Match
 from headgate.service.admit import Admitted, Desk, Presented
 from headgate.web.answer import STORE_DOWN, CustomerAnswer
 from headgate.web.credentials import Credentials, read_credentials
+from headgate.web.measure import ask_readable
 from headgate.web.payer import Exchange, Payer
 from headgate.web.problems import App, Message, Receive, Reply, Scope, Send, problem
 from headgate.web.receiver import Receiver
@@ -161,6 +162,7 @@ class Middleware:
         usage = Usage(admitted, "seat")
         scope[SCOPE_KEY] = usage
         receiver = Receiver(receive)
+        ask_readable(scope, admitted.action)
         answer = CustomerAnswer(send, gate.desk, admitted, usage, receiver, with_limits=gate.usage_headers)
         try:
             await self.app(scope, receiver, answer.send)

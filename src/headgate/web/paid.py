@@ -12,13 +12,23 @@ from typing import IO
 
 import msgspec
 
+from headgate.config import Limits
 from headgate.service.pay import Receipt
 from headgate.store.operations import KeptAnswer
-from headgate.web.problems import EXPOSED, Headers, Message, Send, is_last
+from headgate.web.problems import EXPOSED, Headers, Message, Scope, Send, is_last
 
 IN_MEMORY_BYTES = 1024 * 1024
-_RECEIPT = b"headgate-receipt"
+RECEIPT = b"Headgate-Receipt"
+_RECEIPT = RECEIPT.lower()
 _OWN = frozenset({b"payment-response", b"payment-required", _RECEIPT})
+
+
+def kept_bytes(limits: Limits, scope: Scope) -> int:
+    """How large an answer may be to be kept; -1: none is.
+
+    The answer to a HEAD is not that to its GET, which the same payment opens: that one is still to be served.
+    """
+    return -1 if scope["method"] == "HEAD" else limits.kept_answer_bytes
 
 
 class PaidAnswer:

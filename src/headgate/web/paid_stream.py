@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from headgate.model.booking import Billed
 from headgate.model.errors import StoreError
 from headgate.model.payment import State, payment_text
 from headgate.service.flow import Flow
 from headgate.service.pay import Cashier
 from headgate.service.paying import Declined, OpenPayment
 from headgate.store.operations import KeptAnswer
-from headgate.web.measure import Meter
+from headgate.web.measure import Meter, within
 from headgate.web.paid import encode_headers, with_receipt
 from headgate.web.problems import EXPOSED, Message, Reply, Send, is_last
 from headgate.web.receiver import Receiver
@@ -67,11 +68,13 @@ class PaidStream:
         self._held: Message | None = None
         self.begun = False  # the intent is on disk
         self._intending = False  # it may be, though nobody waited to see
+        self._expiring: asyncio.TimerHandle | None = None
+        self._settling: asyncio.Task[bool] | None = None  # its payment would expire
         self._free = False  # nothing is charged: everything passes
         self._ended = False
 
-    def _so_far(self) -> int:
-        return self._meter.abandoned(self._status)
+    def _so_far(self) -> Billed:
+        return within(self._payment.action, self._meter.abandoned(self._status))
 
     @property
     def _status(self) -> int:
@@ -109,11 +112,11 @@ class PaidStream:
                 await self._note()
             return
         self._meter.end()
-        units = self._meter.billable(self._status)
-        if units is None:
+        billed = self._meter.billed(self._status)
+        if billed is None:
             await self._release(State.SERVED, "nothing is charged for it")
             await self._let_end_go(message)
-        elif await self._settle(units, self._whole()):
+        elif await self._settle(billed, self._whole()):
             await self._let_end_go(message)
 
     async def _let_end_go(self, message: Message) -> None:
@@ -169,18 +172,29 @@ class PaidStream:
             self._cashier.done(self._payment)
             await self._store_down.send(self._send)
             return False
-        self._bound(min(self._flow.left_s, LONGEST_WAIT_S))
+        ends_at = asyncio.get_running_loop().time() + min(self._flow.left_s, LONGEST_WAIT_S)
+        self._expiring = asyncio.get_running_loop().call_at(ends_at, self._expire)
+        self._bound(ends_at)
         self._headers = encode_headers(start.get("headers", ()))
         added = ((b"Headgate-Receipt", self._receipt_url.encode()), EXPOSED)
         start["headers"] = with_receipt(start.get("headers", ()), added)
         await self._send(start)
         return True
 
-    def _bound(self, left_s: int | None) -> None:
-        """Let the application work for so many seconds more; None: for as long as it takes."""
+    def _bound(self, ends_at: float | None) -> None:
+        """Let the application work until then, by the loop's clock; None: for as long as it takes."""
         if self._expiry is not None and not self._expiry.expired():
-            when = None if left_s is None else asyncio.get_running_loop().time() + left_s
-            self._expiry.reschedule(when)
+            self._expiry.reschedule(ends_at)
+
+    def _expire(self) -> None:
+        """The payment must be settled now, also where the cancelled application is long in ending.
+
+        Work in a thread, such as a generator's, is waited for however long it takes.
+        """
+        if not self._ended:
+            log.info("stream %s ends before its payment expires", payment_text(self._payment.id))
+            self._ended = True
+            self._settling = asyncio.ensure_future(self._conclude(self._so_far(), None))
 
     def _remember(self, message: Message) -> None:
         if self._body is not None:
@@ -200,13 +214,16 @@ class PaidStream:
         except StoreError as error:
             log.error("a stream's measure could not be written down: %s", error)
 
-    async def _settle(self, units: int, answer: KeptAnswer | None) -> bool:
+    async def _settle(self, billed: Billed, answer: KeptAnswer | None) -> bool:
         """Settle and book; False: the payment came to nothing, so the end stays away."""
         self._ended = True
         self._bound(None)
+        return await self._conclude(billed, answer)
+
+    async def _conclude(self, billed: Billed, answer: KeptAnswer | None) -> bool:
         name = payment_text(self._payment.id)
         try:
-            outcome = await self._flow.end(units, answer, self._receiver.body_digest)
+            outcome = await self._flow.end(billed, answer, self._receiver.body_digest)
         except StoreError as error:
             log.error("stream %s is not settled yet: %s", name, error)
             return False
@@ -218,6 +235,10 @@ class PaidStream:
     async def finish(self, note: str) -> None:
         """The application is done with it, or has failed: what has not ended was abandoned."""
         self._expiry = None
+        if self._expiring is not None:
+            self._expiring.cancel()
+        if self._settling is not None:
+            await asyncio.shield(self._settling)
         if self._ended:
             return
         if not self.begun:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from headgate.config import Limits
+from headgate.model.booking import Billed
 from headgate.model.catalog import Action
 from headgate.model.errors import PaymentError, StoreError
 from headgate.model.offer import Reason, SignedPayment
@@ -22,8 +23,15 @@ from headgate.service.storefront import KEPT, KEPT_PATH, Storefront
 from headgate.web.again import Again, Replies
 from headgate.web.answer import STORE_DOWN
 from headgate.web.credentials import Credentials
-from headgate.web.measure import Meter, measured_units
-from headgate.web.paid import PaidAnswer, decode_headers, receipt_headers, with_receipt
+from headgate.web.measure import Meter, ask_readable, measured
+from headgate.web.paid import (
+    RECEIPT,
+    PaidAnswer,
+    decode_headers,
+    kept_bytes,
+    receipt_headers,
+    with_receipt,
+)
 from headgate.web.paid_stream import PaidStream
 from headgate.web.payment_replies import ELSEWHERE, NO_OFFERS, PENDING, REPLIES, RUNNING, used_reply, waiting
 from headgate.web.prepaid import PrepaidAnswer, settles_first
@@ -36,6 +44,7 @@ from headgate.web.problems import (
     Scope,
     Send,
     problem,
+    with_added,
 )
 from headgate.web.receipts import Receipts
 from headgate.web.receiver import BodyRefused, Receiver
@@ -196,7 +205,7 @@ class Payer:
     async def _settle_first(self, exchange: Exchange, opened: OpenPayment) -> None:
         """Settle, then do the work: a payment that is settled opens it until it was served once."""
         try:
-            outcome = await self.cashier.finish(opened, 1, 0, None, None)
+            outcome = await self.cashier.finish(opened, Billed(1, 0), None, None)
             if isinstance(outcome, Declined):
                 await self._declined(exchange, outcome)
                 return
@@ -232,6 +241,7 @@ class Payer:
         receiver = self._watched(exchange.receive, opened)
         url = self.receipts.url(opened.id)
         expiry = asyncio.timeout(None)
+        ask_readable(exchange.scope, opened.action)
         stream = PaidStream(
             *(
                 exchange.send,
@@ -242,7 +252,7 @@ class Payer:
                 url,
                 used_reply(url),
             ),
-            *(STORE_DOWN, self._limits.kept_answer_bytes, expiry),
+            *(STORE_DOWN, kept_bytes(self._limits, exchange.scope), expiry),
         )
         try:
             async with expiry:
@@ -271,7 +281,8 @@ class Payer:
 
         # Concluded with the answer's last message: what the application does afterwards (background tasks)
         # neither delays the payer nor takes back what it was given.
-        answer = PaidAnswer(self._limits.kept_answer_bytes, conclude)
+        answer = PaidAnswer(kept_bytes(self._limits, exchange.scope), conclude)
+        ask_readable(exchange.scope, opened.action)
         try:
             try:
                 await exchange.app(exchange.scope, receiver, answer.send)
@@ -295,18 +306,17 @@ class Payer:
         settling = False
         try:
             try:
-                units = await self._billable(answer, action, usage, receiver)
-                kept = None if units is None else answer.kept(self._now_us() + cashier.kept_answer_us)
+                billed = await self._billed(answer, action, usage, receiver)
+                kept = None if billed is None else answer.kept(self._now_us() + cashier.kept_answer_us)
             except BaseException:
                 await cashier.release(opened, State.CLAIMED, "the answer could not be measured")
                 raise
-            if units is None:
+            if billed is None:
                 await cashier.release(opened, State.CLAIMED, _why_released(answer, usage))
                 await self._unpaid(answer, receiver, exchange.send)
                 return
-            billed = units if action.max_units is None else min(units, action.max_units)
             settling = True
-            outcome = await cashier.finish(opened, billed, units - billed, kept, receiver.body_digest)
+            outcome = await cashier.finish(opened, billed, kept, receiver.body_digest)
             if isinstance(outcome, Receipt):
                 await answer.release(exchange.send, receipt_headers(outcome, self.receipts.url(opened.id)))
             else:
@@ -315,17 +325,15 @@ class Payer:
             log.error("a paid answer is withheld: %s", error)
             await exchange.answer(PENDING if settling else STORE_DOWN)
 
-    async def _billable(
+    async def _billed(
         self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
-    ) -> int | None:
-        """The units to settle, or None where nothing is charged."""
+    ) -> Billed | None:
+        """What to settle, or None where the answer is not billed."""
         if answer.start is None or not answer.whole or receiver.refused is not None:
             return None
-        messages = answer.messages() if action.variable else ()
-        units = measured_units(action, usage, answer.start, messages)
-        if not action.bills(answer.status) or usage.voided is not None or units is None:
-            return None
-        return None if await receiver.client_gone() else units
+        billed = measured(action, usage, answer.start, answer.messages() if action.variable else ())
+        found = billed.billed(answer.status)
+        return None if found is None or await receiver.client_gone() else found
 
     async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
         """The application's own answer, which nothing is charged for."""
@@ -369,11 +377,17 @@ class Payer:
             reply = self.reply_for(declined.why)
             if declined.retry_after_s != RETRY_AFTER_S:
                 reply = waiting(reply, declined.retry_after_s)
+            reply = self._with_receipt(reply, declined.row)
         await exchange.answer(reply)
+
+    def _with_receipt(self, reply: Reply, row: PaymentRow | None) -> Reply:
+        """Where a payer can read what becomes of its payment."""
+        return reply if row is None else with_added(reply, ((RECEIPT, self.receipts.url(row.id).encode()),))
 
     def _refused(self, offer: Reply, declined: Declined) -> Reply:
         """The offer again; a settlement that was tried and refused is told as the HTTP transport says it."""
         row = declined.row
+        offer = self._with_receipt(offer, row)
         if row is None or row.state not in (State.SERVED, State.SETTLING, State.UNKNOWN):
             return offer
         told = wire.settlement_header(

@@ -20,7 +20,7 @@ from headgate.service.pay import Cashier, receipt_of
 from headgate.store.operations import KeptAnswer
 from headgate.web.again import PaidBefore
 from headgate.web.measure import take_units_header
-from headgate.web.paid import encode_headers, receipt_headers, with_receipt
+from headgate.web.paid import encode_headers, kept_bytes, receipt_headers, with_receipt
 from headgate.web.problems import App, Message, Scope, Send, is_last, problem, with_added
 from headgate.web.receiver import BodyRefused, Receiver
 from headgate.web.usage import SCOPE_KEY, Usage
@@ -71,6 +71,7 @@ class PrepaidAnswer:
         signed = wire.parse_kept(self._row.authorization_json)
         usage = Usage(self._admitted, "x402", PaidBefore(self._row.id, signed, self._admitted.action))
         scope[SCOPE_KEY] = usage
+        self._kept_bytes = kept_bytes(self._limits, scope)
         self._send, self._usage, self._receiver = send, usage, receiver
         try:
             await app(scope, receiver, self._take)
@@ -116,7 +117,7 @@ class PrepaidAnswer:
         """Keep the body for the payer, as long as it is small."""
         if self._body is not None:
             self._body += message.get("body", b"")
-            if message["type"] != "http.response.body" or len(self._body) > self._limits.kept_answer_bytes:
+            if message["type"] != "http.response.body" or len(self._body) > self._kept_bytes:
                 self._body = None
 
     @property

@@ -107,6 +107,21 @@ async def test_a_ceiling_counts_as_the_price() -> None:
     assert any("max_units" in finding.fix for finding in await check(parse(BASE + text)))
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ('measure = "json:/usage/total"', True),
+        ('measure = "json:/usage/total"\non_unmeasured = "ceiling"', False),
+        ('measure = "bytes"', False),
+        ("", False),
+    ],
+)
+async def test_what_is_served_for_nothing_without_a_measure_is_said(how: str, said: bool) -> None:
+    findings = await check(parse(BASE + MEASURED + how))
+    told = [each for each in findings if each.where == "actions.chat.on_unmeasured"]
+    assert [(each.level, "/usage/total" in each.message) for each in told] == [(Level.INFO, True)] * said
+
+
 async def test_what_is_not_built_yet_is_said() -> None:
     text = 'idempotency = "replay"\n' + BASE + '[store]\non_failure = "serve"\n'
     text += ACTION.replace('"0.10"', '"0.10"\nsettle = "before"\nstream = true')

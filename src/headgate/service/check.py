@@ -152,6 +152,13 @@ def _action_findings(config: Config, action: Action) -> Iterator[Finding]:
     assert config.x402 is not None
     where = path_of("actions", action.name)
     ceiling = action.x402_ceiling_micros
+    if action.measure is not None and action.measure.kind == "json" and action.on_unmeasured == "fail":
+        yield Finding.info(
+            path_of("actions", action.name, "on_unmeasured"),
+            f'is "fail": an answer without a number at {action.measure.pointer} is served for nothing',
+            "let the application always state it (a model's client may have to ask for usage in streams), "
+            'or write on_unmeasured = "ceiling"',
+        )
     if ceiling > CLIENT_CAP_MICROS:
         yield Finding.warning(
             where,

@@ -368,10 +368,11 @@ def memo_lines(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "Written off",
-            (
-                f"{memo.beyond_events} events beyond their ceiling, {format_usd(memo.beyond_micros)} USD; "
-                f"{memo.unmeasured_events} not measured, up to {format_usd(memo.unmeasured_micros)} USD"
-            ),
+            f"{memo.beyond_events} events beyond their ceiling, {format_usd(memo.beyond_micros)} USD",
+        ),
+        (
+            "Not measured",
+            f"{memo.unmeasured_events} events charged 0, up to {format_usd(memo.unmeasured_micros)} USD",
         ),
         ("Ledger head", report.ledger_head),
     ]

@@ -108,7 +108,7 @@ class PaidStream:
         self._remember(message)
         if not is_last(start, message):
             await self._pass_on(message)
-            if self._flow.due:
+            if self._flow.due and not self._ended:
                 await self._note()
             return
         self._meter.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks import garbage
 from benchmarks.contention import Contest
 from benchmarks.report_scale import ReportSize
 from benchmarks.rounds import Measurement
@@ -27,6 +28,10 @@ _RATIOS = (
     ("unpaid 402 ÷ bare", "headgate-402", "bare-starlette", 0.9),
     ("unpaid 402 ÷ @x402/express", "headgate-402", "express-402", 3.0),
     ("garbage header ÷ unpaid 402", "headgate-garbage", "headgate-402", 1.0),
+    *(
+        (f"the same, {kind}", f"headgate-garbage-{number}", "headgate-402", 0.5)
+        for number, kind in enumerate(garbage.LARGE, 1)
+    ),
     ("paid ÷ x402 SDK's FastAPI middleware", "headgate-paid", "sdk-paid", 5.0),
     ("paid ÷ @x402/express", "headgate-paid", "express-paid", 1.2),
 )

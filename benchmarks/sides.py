@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.request import urlopen
 
-from benchmarks import express, headgate_store, payments
+from benchmarks import express, garbage, headgate_store, payments
 from benchmarks.load import LoadGenerator, LoadJob, LoadResult, UnexpectedAnswerError, get_request
 from benchmarks.ready import BrokenError, DidNotStartError, NotAvailableError, Running, python_module, start
 from benchmarks.sellers.thing import PATH
@@ -32,14 +31,12 @@ _EXPECT: Mapping[Kind, tuple[int, bytes]] = {
 
 
 _EXPIRED = 200
-_GARBAGE = (
-    "no base64 at all!",
-    base64.b64encode(bytes(range(256)) * 2).decode(),
-    base64.b64encode(b'{"x402Version": 2, "accepted": {"scheme": "exact"').decode(),
-    base64.b64encode(b"[" * 300).decode(),
-    base64.b64encode(json.dumps({"x402Version": 2, "payload": {"x": "y" * 600}}).encode()).decode(),
-)
-"""What holds no payment, each in another way; none is longer than a real one."""
+
+_GARBAGE = {
+    "headgate-garbage": garbage.SHORT,
+    **{f"headgate-garbage-{number}": (text,) for number, text in enumerate(garbage.LARGE.values(), 1)},
+}
+"""What is sent to each of those sides, in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,10 @@ SIDES = (
     Side("headgate-seat", "headgate", "seat", "a customer inside the plan, event on disk before the answer"),
     Side("headgate-402", "headgate", "402", "no credentials, no payment"),
     Side("headgate-garbage", "headgate", "garbage", "a payment header that holds no payment: 400"),
+    *(
+        Side(f"headgate-garbage-{number}", "headgate", "garbage", f"the same, large: {kind}")
+        for number, kind in enumerate(garbage.LARGE, 1)
+    ),
     Side("headgate-expired", "headgate", "expired", "a payment that is over: 402, and nobody is asked"),
     Side("sdk-402", "sdk", "402", "x402 SDK's FastAPI middleware, no payment"),
     Side("express-402", "express", "402", "@x402/express, no payment"),
@@ -188,7 +189,8 @@ class Sellers:
                 return payments.expired_requests(offer, PATH, host, _EXPIRED)
             return self._signer.requests(offer, PATH, host, payments_ready)
         if side.kind == "garbage":
-            return tuple(get_request(PATH, host, [("PAYMENT-SIGNATURE", text)]) for text in _GARBAGE)
+            texts = _GARBAGE[side.name]
+            return tuple(get_request(PATH, host, [("PAYMENT-SIGNATURE", text)]) for text in texts)
         credentials = [("Authorization", f"Bearer {self._seat_key}")] if side.kind == "seat" else []
         return (get_request(PATH, host, credentials),)
 

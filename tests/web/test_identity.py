@@ -292,6 +292,23 @@ async def test_the_seller_s_own_endpoint(tmp_path: Path) -> None:
             assert len(seen) == asked  # nobody to ask about
 
 
+async def test_a_cookie_that_only_the_endpoint_knows(tmp_path: Path) -> None:
+    """It is asked before a payment is read: a customer is served whatever its payment contains."""
+
+    async def who(request: Request) -> Response:
+        known = request.cookies.get("session") == "ada"
+        return PlainTextResponse("", 200 if known else 401, {"Headgate-Customer": "ada"} if known else {})
+
+    async with serving(Starlette(routes=[Route("/who", who)])) as url:
+        change = with_auth(forward_url=f"{url}/who")
+        async with opened_shop(tmp_path, change=change) as shop, client_of(shop.app, "http") as client:
+            await shop.customer("ada", "team")
+            for cookie, status in (("ada", 200), ("eve", 400)):
+                headers = {"Cookie": f"session={cookie}", "PAYMENT-SIGNATURE": "garbage"}
+                assert (await client.get("/v1/doc", headers=headers)).status_code == status
+            assert await shop.ledger() == [Row("usage", "seat", 1, 0, "ada")]
+
+
 # --- auth made optional ---------------------------------------------------------------------------
 
 

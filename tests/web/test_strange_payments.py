@@ -7,6 +7,7 @@ import contextlib
 import json
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from x402.http.utils import decode_payment_required_header, encode_payment_signature_header
 
+from headgate import Headgate
 from headgate.model.errors import PaymentError
 from headgate.web.credentials import read_credentials
 from headgate.web.mcp_payer import read_payment
@@ -84,6 +86,70 @@ async def test_nor_is_it_for_a_tool(member: str, shop: Shop) -> None:
         with pytest.raises(PaymentError) as refused:
             read_payment(given_)
         assert refused.value.code == "invalid_payload"
+
+
+@contextlib.contextmanager
+def counted_statements(shop: Shop) -> Iterator[list[str]]:
+    """What this task asks of the store: background work has tasks of its own."""
+    asked: list[str] = []
+    task = asyncio.current_task()
+    assert shop.gate.store is not None
+    driver = shop.gate.store.driver
+
+    def counting(name: str, method: Any) -> Any:
+        def count(*args: Any) -> Any:
+            if asyncio.current_task() is task:
+                asked.append(f"{name} {args[0] if args else ''}")
+            return method(*args)
+
+        return count
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rows", "rows_slow", "rows_sql", "write", "snapshot"):
+            patch.setattr(driver, name, counting(name, getattr(driver, name)))
+        yield asked
+
+
+STRANGERS: dict[str, Callable[[Any, Headgate], Any]] = {
+    "nobody is asked": lambda app, gate: gate.middleware(app),
+    "the application does not know": lambda app, gate: gate.middleware(app, identify=lambda _request: None),
+}
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", sealed({"x402Version": 2}), b"A" * 17_000, b"e30="])
+@pytest.mark.parametrize("wrap", STRANGERS)
+async def test_garbage_of_a_stranger_asks_nothing_of_the_store(
+    wrap: str, garbage: bytes, tmp_path: Path
+) -> None:
+    async with opened_shop(tmp_path, wrap=STRANGERS[wrap]) as shop:
+        key = await shop.customer("ada", "team")
+        with counted_statements(shop) as asked:
+            for headers, status in (((garbage,), 400), ((garbage, garbage), 400), ((), 402)):
+                await asyncio.sleep(0)  # what was read for a former round of the event loop counts no more
+                assert (await answered(shop, *headers)).status == status
+                assert asked == []
+            await asyncio.sleep(0)
+            known = scope(headers={"X-API-Key": key})
+            known["headers"].append((b"payment-signature", garbage))
+            served = Wire()
+            await shop.app(known, served.receive, served.send)
+            assert served.status == 200
+            assert asked != []  # a customer is looked up, and its payment is not
+        assert await shop.ledger() == [Row("usage", "seat", 1, 0, "ada")]
+
+
+async def test_garbage_of_whom_the_application_knows_is_not_read(tmp_path: Path) -> None:
+    """A customer known by something else than its credentials is served, whatever the payment contains."""
+
+    def wrap(app: Any, gate: Headgate) -> Any:
+        return gate.middleware(app, identify=lambda request: request.headers.get("x-user"))
+
+    async with opened_shop(tmp_path, wrap=wrap) as shop, client_of(shop.app, "http") as client:
+        await shop.customer("ada", "team")
+        known = {"X-User": "ada", "PAYMENT-SIGNATURE": "garbage"}
+        assert (await client.get("/v1/doc", headers=known)).status_code == 200
+        assert await shop.ledger() == [Row("usage", "seat", 1, 0, "ada")]
+        assert (await client.get("/v1/doc", headers={"PAYMENT-SIGNATURE": "garbage"})).status_code == 400
 
 
 # --- anything at all ------------------------------------------------------------------------------

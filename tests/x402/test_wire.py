@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import json
 from typing import Any
@@ -15,11 +16,18 @@ from x402.mechanisms.evm.types import ExactEIP3009Payload, UptoPermit2Payload
 from x402.schemas import PaymentPayload, PaymentRequirements
 
 from headgate.model.assets import KNOWN_ASSETS
+from headgate.model.catalog import Route
 from headgate.model.errors import PaymentError
 from headgate.model.offer import Transfer
 from headgate.x402 import wire
+from headgate.x402.bazaar import declaration
 from headgate.x402.check import PERMIT2
-from headgate.x402.offer import requirements
+from headgate.x402.offer import (
+    EIP2612_GAS_SPONSORING_EXTENSION,
+    PAYMENT_IDENTIFIER_EXTENSION,
+    requirements,
+    resource_info,
+)
 from tests.x402 import buyer
 from tests.x402.buyer import PAYER, SEPOLIA, URL, changed, offer, opened, sealed
 
@@ -466,3 +474,156 @@ def test_a_permit_that_a_facilitator_could_fail_on_is_unreadable(
 def test_a_route_that_declares_nothing_has_nothing_told_of_it(exact: buyer.Json) -> None:
     payment = wire.decode(sealed(exact | {"extensions": {"bazaar": {"info": "the buyer's"}}}))
     assert "extensions" not in wire.facilitator_payload(payment, offer(), url=URL, mime_type="a/b")
+
+
+# --- large ones: a payment with every extension is read, garbage is not read to its end ---
+
+
+def everything(payload: buyer.Json) -> buyer.Json:
+    """A payment whose buyer sends back all that an offer can declare, for a route with four wildcards."""
+    route = Route("POST", "/v1/{customer}/{year}/{month}/{document}")
+    identified = {"required": False, "id": "a" * 128}
+    extensions = {
+        "bazaar": declaration(route, "/v1/acme/2026/11/report"),
+        "payment-identifier": {**PAYMENT_IDENTIFIER_EXTENSION, "info": identified},
+        "eip2612GasSponsoring": {**EIP2612_GAS_SPONSORING_EXTENSION, "info": PERMIT},
+    }
+    return payload | {"extensions": extensions}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_payment_with_every_extension_is_far_within_the_bounds(
+    indent: int | None, upto: buyer.Json
+) -> None:
+    whole = json.dumps(everything(upto), indent=indent).encode()
+    assert len(whole) > wire.SMALL_BYTES
+    assert 3 * wire._marks(whole) < wire.MAX_MARKS
+    for part in ("accepted", "payload"):
+        assert 3 * wire._marks(json.dumps(upto[part]).encode()) < wire.FEW_MARKS
+    payment, alone = wire.decode(sealed(whole)), wire.decode(sealed(upto))
+    assert (payment.id, payment.signature, payment.payload) == (alone.id, alone.signature, alone.payload)
+    assert payment.identifier == "a" * 128
+    assert payment.extensions["eip2612GasSponsoring"]["info"] == PERMIT
+
+
+def padded(payload: buyer.Json, members: int = 300) -> buyer.Json:
+    return payload | {"extensions": {"else": {f"member{number}": "value" for number in range(members)}}}
+
+
+def test_as_many_members_as_are_read(exact: buyer.Json) -> None:
+    assert wire.decode(sealed(padded(exact, 450))).extensions["else"]["member449"] == "value"
+    assert code_of(sealed(padded(exact, 520))) == "invalid_payload"
+
+
+def test_an_address_that_is_a_list_of_ids(upto: buyer.Json) -> None:
+    """Buyers send the offer's address back, with all its commas."""
+    url = resource_info("https://api.example.com/v1/" + "1," * 5_000, None, "text/plain")["url"]
+    assert url.count(",") > 490
+    assert wire.decode(sealed(changed(everything(upto), "resource.url", url))).resource_url == url
+
+
+@pytest.mark.parametrize("index", [n for n, (path, _) in enumerate(BAD_EXACT) if path != "extensions"])
+def test_what_is_wrong_is_said_in_the_same_words(index: int, exact: buyer.Json) -> None:
+    said = []
+    for payload in (exact, padded(exact)):
+        with pytest.raises(PaymentError) as refused:
+            wire.parse(json.dumps(changed(payload, *BAD_EXACT[index])).encode())
+        said.append((refused.value.code, str(refused.value)))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("version", [1, 2.0, "2", None, ...])
+def test_another_version_is_named_however_large(version: Any, exact: buyer.Json) -> None:
+    code = code_of(sealed(changed(exact, "x402Version", version)))
+    assert code_of(sealed(changed(padded(exact), "x402Version", version))) == code
+
+
+@pytest.mark.parametrize(
+    ("member", "twice"),
+    [
+        ('"payload":', '"payload": {}, "payload":'),
+        ('"accepted":', '"accepted": null, "accepted":'),
+        ('"member7":', '"member7": 1, "member7":'),
+        ('"member7": "value"', '"member7": 0.5'),
+        ('"member7": "value"', '"member7": NaN'),
+        ('"member7": "value"', '"member7": "\\ud83d"'),
+    ],
+)
+def test_nothing_is_overlooked_in_a_large_one(member: str, twice: str, exact: buyer.Json) -> None:
+    whole = json.dumps(padded(exact))
+    assert wire.decode(sealed(whole.encode()))
+    assert member in whole
+    assert code_of(sealed(whole.replace(member, twice, 1).encode())) == "invalid_payload"
+
+
+def compact(**members: Any) -> bytes:
+    return json.dumps({"x402Version": 2, **members}, separators=(",", ":")).encode()
+
+
+LARGE_GARBAGE = {
+    "no base64": b"!" * 16_000,
+    "base64 of no JSON": sealed(bytes(range(256)) * 47),
+    "a list": sealed(b"[" + b"1," * 6_000 + b"1]"),
+    "a text": sealed(b'"' + b"y" * 12_000 + b'"'),
+    "an object of many members": sealed(compact(**{f"k{number}": number for number in range(900)})),
+    "an object of some members": sealed(compact(**{f"k{number}": "v" * 18 for number in range(400)})),
+    "a list in an object": sealed(compact(payload=[1] * 5_900)),
+    "a text in an object": sealed(compact(payload={"signature": "y" * 12_000})),
+    "a list for a version": sealed(compact(accepted={}) + b" " * 9_000),
+    "brackets": sealed(b'{"a":' * 390 + b"1" + b"}" * 390),
+    "a text without an end": sealed(b'{"a":"' + b"y" * 12_000),
+    "blanks": sealed(b"{" + b" " * 12_000 + b"}"),
+    "a list hidden behind a quote": sealed(compact(a='"', b=[1] * 5_000)),
+    "a list hidden behind an end": sealed(compact(a="\\", b=[1] * 5_000)),
+    "many empty texts": sealed(compact(a=[""] * 3_900)),
+    "members twice": sealed(b"{" + b'"a":1,' * 480 + b'"a":1}'),
+    "another version, large": sealed(compact(x402Version=1, payload={"x": "y" * 12_000})),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_GARBAGE)
+def test_large_garbage_is_not_read_member_by_member(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    slow = wire._JSON
+
+    class Counting:
+        def decode(self, text: str) -> Any:
+            read.append(text)
+            return slow.decode(text)
+
+    monkeypatch.setattr(wire, "_JSON", Counting())
+    assert len(LARGE_GARBAGE[kind]) <= wire.HEADER_BYTES
+    with pytest.raises(PaymentError):
+        wire.decode(LARGE_GARBAGE[kind])
+    assert sum(map(len, read)) < 100, kind
+
+
+@pytest.mark.parametrize("kind", ["no base64", "base64 of no JSON", "a list", "a text"])
+def test_what_does_not_begin_like_an_object_is_not_even_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsealed, lengths = wire._unsealed, list[int]()
+    monkeypatch.setattr(wire, "_unsealed", lambda value: lengths.append(len(value)) or unsealed(value))
+    assert code_of(LARGE_GARBAGE[kind]) == "invalid_payload"
+    assert lengths == [4]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", "\r\n"])
+def test_blanks_before_an_object_are_allowed(blank: str, exact: buyer.Json) -> None:
+    assert wire.decode(sealed((blank + json.dumps(exact)).encode())) == wire.decode(sealed(exact))
+
+
+@pytest.mark.parametrize("part", ["x402Version", "accepted", "payload"])
+def test_what_is_money_in_a_payment_has_few_members(part: str, exact: buyer.Json) -> None:
+    assert code_of(sealed(exact | {part: {f"k{number}": 1 for number in range(150)}})) == "invalid_payload"
+
+
+@given(st.binary(max_size=40) | st.text('aAzZ09+/=-_ \n\\"', max_size=12).map(str.encode))
+def test_base64_is_read_as_strictly_as_python_reads_it(value: bytes) -> None:
+    try:
+        strict = binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        with pytest.raises(PaymentError, match="base64"):
+            wire._unsealed(value)
+    else:
+        assert wire._unsealed(value) == strict

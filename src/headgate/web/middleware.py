@@ -117,16 +117,16 @@ class Middleware:
         assert action is not None
         credentials = read_credentials(scope["headers"], gate.credential_names)
         paid = None
-        if self.identify is None and credentials.nobody and gate.payer.sells and not action.free:
-            paid = gate.payer.read(action, credentials, scope)
-            if isinstance(paid, Reply):
-                await paid.send(send, head=scope["method"] == "HEAD")
-                return
         try:
-            await gate.desk.directory.refresh()
             identity = (
                 None if credentials.key is not None else await self._identity(scope, receive, credentials)
             )
+            if identity is None and credentials.nobody and gate.payer.sells and not action.free:
+                paid = gate.payer.read(action, credentials, scope)
+                if isinstance(paid, Reply):
+                    await paid.send(send, head=scope["method"] == "HEAD")
+                    return
+            await gate.desk.directory.refresh()
             presented = Presented(credentials.key, identity, credentials.present)
             admitted = await gate.desk.admit(action, match.route, presented)
         except StoreError as error:

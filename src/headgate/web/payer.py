@@ -119,8 +119,8 @@ class Payer:
     def read(self, action: Action, credentials: Credentials, scope: Scope) -> SignedPayment | Reply:
         """The payment that came with a request, or the answer to one that has none that can be read.
 
-        Without a payment that is what the action costs and how to pay. Nothing is looked up for either, so
-        garbage costs no more than no payment at all.
+        Without a payment that is what the action costs and how to pay. Nothing is looked up for either:
+        strangers send both for nothing, as often as they like.
         """
         if not self._storefront.sells(action.name):
             return NO_OFFERS

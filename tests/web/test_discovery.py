@@ -26,13 +26,26 @@ from x402.extensions.bazaar import (
 from x402.http.utils import decode_payment_required_header
 
 from headgate import Headgate
-from headgate.config import parse
+from headgate.config import Config, parse
+from headgate.model.catalog import Catalog
 from headgate.model.catalog import Route as CatalogRoute
 from headgate.model.errors import ConfigError
 from headgate.service.networks import ASK_EVERY_US
+from headgate.web.listing import EACH_ITS_OWN, MEASURED_STREAM, NOT_CHARGED, PAID_FIRST
 from headgate.x402.bazaar import declaration
 from headgate.x402.offer import HEADER_LIMIT
-from tests.web.shop import ORIGIN, Calls, Shop, bearer, client_of, config_text, opened_shop, paid, unpacked
+from tests.web.shop import (
+    ORIGIN,
+    Calls,
+    Shop,
+    bearer,
+    client_of,
+    config_text,
+    opened_shop,
+    paid,
+    unpacked,
+    until,
+)
 from tests.x402.buyer import SEPOLIA, sealed
 from tests.x402.scripted import Answer, ScriptedFacilitator
 
@@ -161,6 +174,72 @@ async def test_llms_txt_names_every_price(client: httpx.AsyncClient) -> None:
     assert line in answer.text.splitlines()
     assert "GET /healthz" in answer.text
     assert f"{ORIGIN}/openapi.json" in answer.text
+
+
+FIRST = """
+[actions."first"]
+title = "Paid first"
+price = "0.10"
+settle = "before"
+routes = ["GET /v1/first"]
+[actions."sung"]
+title = "Sung"
+price = "0.10"
+stream = true
+routes = ["GET /v1/sung"]
+[actions."told"]
+title = "Told"
+unit = "word"
+price = "0.01"
+max_units = 100
+measure = "header"
+stream = true
+routes = ["GET /v1/told"]
+"""
+CHARGED = {
+    "/v1/doc": NOT_CHARGED,
+    "/v1/words": NOT_CHARGED,
+    "/v1/first": PAID_FIRST,
+    "/v1/sung": PAID_FIRST,
+    "/v1/told": MEASURED_STREAM,
+}
+
+
+async def test_what_a_failed_request_costs_is_said_of_each_action(tmp_path: Path) -> None:
+    async with asking(tmp_path, more=FIRST) as (shop, client):
+        await until(lambda: shop.gate.payer.storefront.sells("words"))
+        items = (await client.get("/.well-known/x402")).json()
+        openapi = (await client.get("/openapi.json")).json()
+        prose = (await client.get("/llms.txt")).text
+    validate(openapi)
+    said = {item["resource"].removeprefix(ORIGIN): item["charged"] for item in items["items"]}
+    assert CHARGED.items() <= said.items()
+    for path, text in CHARGED.items():
+        (operation, *_) = openapi["paths"][path].values()
+        assert operation["description"].endswith(f". {text}")
+        assert all(line.endswith(text) for line in prose.splitlines() if f"({ORIGIN}{path})" in line)
+    for guidance in (items["instructions"], openapi["info"]["x-guidance"], prose.splitlines()[2]):
+        assert EACH_ITS_OWN in guidance
+        assert NOT_CHARGED not in guidance
+
+
+async def test_where_all_are_alike_it_is_said_once(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    assert NOT_CHARGED in (await client.get("/.well-known/x402")).json()["instructions"]
+    assert (await client.get("/llms.txt")).text.count(NOT_CHARGED) == 1
+    only = ("doc.read", "doc.paid", "words")
+
+    def first(config: Config) -> Config:
+        actions = {name: each for name, each in config.catalog.actions.items() if name not in only}
+        return replace(config, catalog=Catalog(actions, {}))
+
+    (tmp_path / "first").mkdir()
+    async with asking(tmp_path / "first", more=FIRST.partition('[actions."told"]')[0], change=first) as (
+        _,
+        other,
+    ):
+        prose = (await other.get("/llms.txt")).text
+    assert PAID_FIRST in prose.splitlines()[2]
+    assert NOT_CHARGED not in prose
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -15,10 +15,25 @@ from headgate.model.catalog import Action, Catalog, Route
 from headgate.model.money import format_usd
 from headgate.model.routing import Match, RouteTable
 from headgate.service.storefront import Storefront
+from headgate.web.prepaid import settles_first
 from headgate.x402.offer import accepts_entry
 
 _WILD = re.compile(r"\{([^{}:]*)(?::[^{}]*)?\}")
 _ANY_SEGMENT = "\N{MIDDLE DOT}"
+HOW_TO_BUY = (
+    "Paid operations answer 402 with an x402 v2 offer in the PAYMENT-REQUIRED header. Sign one entry of "
+    "`accepts`, send the same request again with PAYMENT-SIGNATURE, and keep the receipt."
+)
+NOT_CHARGED = "A failed request is not charged."
+PAID_FIRST = (
+    "The payment is settled before the work: if that fails, send the same request with the same payment "
+    "again, which is not charged again."
+)
+MEASURED_STREAM = (
+    "A request that fails before its answer begins is not charged; a stream that ends early is charged for "
+    "what was measured by then, at most its ceiling."
+)
+EACH_ITS_OWN = "What a failed request costs is said of each operation."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +53,14 @@ class Sold:
     @property
     def guidance(self) -> str:
         """How to buy, for an agent that reads nothing else."""
-        return (
-            "Paid operations answer 402 with an x402 v2 offer in the PAYMENT-REQUIRED header. Sign one entry "
-            "of `accepts`, send the same request again with PAYMENT-SIGNATURE, and keep the receipt. A "
-            "failed request is not charged. No account or key is needed."
-        )
+        failed = [EACH_ITS_OWN] if len(self.charged) > 1 else list(self.charged)
+        return " ".join([HOW_TO_BUY, *failed, "No account or key is needed."])
+
+    @property
+    def charged(self) -> frozenset[str]:
+        """What failed requests cost: more than one sentence where that differs from action to action."""
+        actions = self.catalog.actions.values()
+        return frozenset(charged_text(each) for each in actions if not each.free and self.payable(each.name))
 
 
 def spelled_out(pattern: str) -> str:
@@ -56,6 +74,13 @@ def price_text(action: Action) -> str:
     text = f"{format_usd(action.price_micros)} USD per {per}"
     ceiling = format_usd(action.x402_ceiling_micros)
     return f"{text}, at most {ceiling} USD a request" if action.variable else text
+
+
+def charged_text(action: Action) -> str:
+    """What a request that fails costs its payer."""
+    if settles_first(action):
+        return PAID_FIRST
+    return MEASURED_STREAM if action.stream else NOT_CHARGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +118,7 @@ def well_known(sold: Sold, storefront: Storefront) -> Mapping[str, Any]:
             "x402Version": 2,
             "description": each.action.title,
             "mimeType": each.action.mime_type,
+            "charged": charged_text(each.action),
             "accepts": [accepts_entry(offer) for offer in storefront.quotes(each.action.name).current],
         }
         for each in found
@@ -122,6 +148,7 @@ def llms_txt(sold: Sold, storefront: Storefront) -> str:
         lines.append(
             f"- [{each.route.method} {spelled_out(each.route.pattern)}]({each.url}): "
             f"{_one_line(each.action.title)}. {_one_line(price_text(each.action))} (x402: {ways})."
+            + (f" {charged_text(each.action)}" if len(sold.charged) > 1 else "")
         )
     if sold.catalog.free:
         lines += ["", "## Free routes", ""]

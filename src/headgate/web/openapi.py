@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from headgate.model.catalog import Action, Route
 from headgate.model.money import format_usd
 from headgate.model.routing import Match, routes_of
-from headgate.web.listing import Sold, price_text, spelled_out
+from headgate.web.listing import Sold, charged_text, price_text, spelled_out
 
 Json = dict[str, Any]
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options", "trace")
@@ -168,6 +168,7 @@ def _made(route: Route, action: Action | None, path: str, *, payable: bool) -> J
         responses["401"] = UNAUTHORIZED
     if action is not None and payable:
         responses["402"] = PAYMENT_REQUIRED
+        operation["description"] += f". {charged_text(action)}"
         operation[PAYMENT_INFO] = payment_info(action)
     elif action is not None and not action.free:
         operation["security"] = [{"key": []}]

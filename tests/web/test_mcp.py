@@ -29,8 +29,9 @@ from headgate.config import Config
 from headgate.model.errors import PaymentError, UnknownAction
 from headgate.model.payment import payment_text
 from headgate.service.reopen import reopen_payment
+from headgate.store.operations import KeepAgain, ServeAgain
 from headgate.web.mcp_payer import read_payment, tool_binding
-from tests.web.shop import Row, Shop, opened_shop, serving
+from tests.web.shop import Row, Shop, failing, opened_shop, serving
 from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, changed, sdk_client
 from tests.x402.scripted import drop, late, refusing, settle_and_lose
 
@@ -348,6 +349,48 @@ async def test_a_reopened_payment_is_served_once_more_uncharged(shop: Shop, tool
         assert (await call(client, payment)).structured_content == {"name": "a.txt", "call": 2}
     assert shop.asked == ["verify", "settle"]
     assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
+
+
+@pytest.mark.parametrize("operation", [ServeAgain, KeepAgain], ids=lambda kind: kind.__name__)
+async def test_a_settled_payment_is_pending_while_the_store_is_away(
+    operation: type[Any], shop: Shop, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paid: nobody is told that nothing was billed, or invited to sign another one."""
+    assert shop.gate.store is not None
+    async with Client(tools.server) as client:
+        payment = pay(await call(client))
+        await call(client, payment)
+        ((identifier,),) = await shop.sql("SELECT id FROM payments")
+        await reopen_payment(
+            shop.gate.store.driver, payment_text(identifier), "asked for", now_us=shop.clock()
+        )
+        with monkeypatch.context() as patch:
+            failing(patch, shop, operation)
+            assert told(await call(client, payment))["code"] == "payment_pending"
+    assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
+
+
+async def test_a_tool_paid_for_first_is_pending_while_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_shop(tmp_path, more=BEFORE) as shop:
+        server = MCPServer("tests")
+        shop.gate.mcp(server, tools={"order": "order"})
+
+        @server.tool()
+        async def order() -> str:
+            return "ordered"
+
+        async with Client(server) as client:
+            payment = pay(await client.call_tool("order"))
+            with monkeypatch.context() as patch:
+                failing(patch, shop, ServeAgain)
+                away = await client.call_tool("order", meta=payment)  # type: ignore[arg-type]
+            assert told(away)["code"] == "payment_pending"
+            assert (await shop.payments(), len(await shop.ledger())) == (["reopened"], 1)
+            served = await client.call_tool("order", meta=payment)  # type: ignore[arg-type]
+            assert not served.is_error
+        assert (await shop.payments(), len(await shop.ledger())) == (["settled"], 1)
 
 
 async def test_a_reopened_payment_waits_for_a_tool_that_works(shop: Shop) -> None:

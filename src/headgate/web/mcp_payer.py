@@ -165,7 +165,7 @@ class ToolPayer:
                 return refused(self._payer.reply_for(Why.RUNNING))
         except StoreError as error:
             log.error("a payment could not be served again: %s", error)
-            return refused(STORE_DOWN)
+            return refused(PENDING)  # it is settled: never "nothing was billed"
         usage = Usage(
             admitted, "x402", PaidBefore(row.id, wire.parse_kept(row.authorization_json), admitted.action)
         )

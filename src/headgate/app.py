@@ -348,18 +348,14 @@ class Headgate:
         if config.x402 is not None:
             taken = make_takers(config, now_us, self._given)
             self._facilitators, self._chains = taken.facilitators, {**taken.chains, **self._given_chains}
-            cashier = Cashier(
-                config.x402,
-                ledger,
-                store.names,
-                self._facilitators,
-                now_us,
-                config.limits.kept_answer_us,
-                self._chains,
+            self._cashier = cashier = Cashier(
+                *(config.x402, ledger, store.names, self._facilitators, now_us),
+                *(config.limits.kept_answer_us, self._chains),
             )
-            self._cashier = cashier
             self._recovery, self._watcher = Recovery(cashier, now_us), Watcher(cashier, now_us)
-            self._networks = Networks(config.x402, self._facilitators, store.driver, now_us)
+            self._networks = Networks(
+                config.x402, self._facilitators, store.driver, now_us, directory.catalog
+            )
             await self._networks.open()
         receipts = Receipts(seller.public_url, hashlib.sha256(b"receipts|" + store.secret).digest())
         self.payer = Payer(

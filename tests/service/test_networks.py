@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from headgate.config import parse
-from headgate.model.catalog import Action, Catalog
+from headgate.model.catalog import Accept, Action, Catalog
 from headgate.model.errors import FacilitatorUnreachable
-from headgate.service.networks import ASK_EVERY_US, Networks
+from headgate.model.offer import Scheme
+from headgate.service.networks import ASK_AGAIN_US, ASK_EVERY_US, Networks
 from headgate.service.storefront import Storefront
 from headgate.store.registry import Registry
 from headgate.store.sqlite import SqliteDriver
@@ -30,10 +32,12 @@ class Says:
     def __init__(self, network: str) -> None:
         self.network = network
         self.schemes: Sequence[str] | None = BOTH
+        self.asked = 0
         self.extensions: Any = []
         self.signers: Any = {}
 
     async def supported(self) -> Supported:
+        self.asked += 1
         if self.schemes is None:
             raise FacilitatorUnreachable("it is away")
         kinds = [
@@ -57,6 +61,7 @@ class Market:
     def __init__(self, driver: SqliteDriver) -> None:
         self.driver = driver
         self.clock = FakeClock()
+        self.sold = [FIXED, VARIABLE]
         self.base, self.sepolia = Says(BASE), Says(SEPOLIA)
         tables = "".join(
             f'[x402.networks."{caip2}"]\nfacilitator = "https://{name}.example"\n'
@@ -72,7 +77,10 @@ class Market:
     def begin(self) -> None:
         """As a process does that starts."""
         facilitators: Any = {BASE: self.base, SEPOLIA: self.sepolia}
-        self.networks = Networks(self.settings, facilitators, self.driver, self.clock)
+        self.networks = Networks(self.settings, facilitators, self.driver, self.clock, self.catalog)
+
+    def catalog(self, _at_us: int) -> Catalog:
+        return Catalog({action.name: action for action in self.sold}, {})
 
     async def asked(self) -> None:
         self.clock.now_us += 2 * ASK_EVERY_US
@@ -145,3 +153,37 @@ async def test_nothing_said_of_signers_and_extensions_is_fine(market: Market) ->
     market.base.signers = market.base.extensions = None
     await market.asked()
     assert market.accepts(VARIABLE) == [("upto", BASE), ("upto", SEPOLIA)]
+
+
+FREE = replace(FIXED, price_micros=0)
+ON_BASE, ON_SEPOLIA = (replace(FIXED, accepts=(Accept(Scheme.EXACT, caip2),)) for caip2 in (BASE, SEPOLIA))
+COMPLAINTS: list[tuple[str, Sequence[str] | None, list[Action], bool]] = [
+    ("both, and both are sold", BOTH, [FIXED, VARIABLE], False),
+    ("upto only, and both are sold", ["upto"], [FIXED, VARIABLE], True),
+    ("upto only, and a fixed price is sold", ["upto"], [FIXED], True),
+    ("upto only, and a fixed price is sold there", ["upto"], [ON_BASE, VARIABLE], True),
+    ("upto only, and a fixed price is sold elsewhere", ["upto"], [ON_SEPOLIA, VARIABLE], False),
+    ("upto only, and only measured actions are sold", ["upto"], [VARIABLE], False),
+    ("upto only, and what has a fixed price is free", ["upto"], [FREE, VARIABLE], False),
+    ("exact only, and only fixed prices are sold", ["exact"], [FIXED], False),
+    ("nothing, and a fixed price is sold", [], [FIXED], True),
+    ("away", None, [VARIABLE], True),
+]
+
+
+@pytest.mark.parametrize("row", COMPLAINTS, ids=lambda row: row[0])
+async def test_what_a_facilitator_lacks_matters_where_it_is_sold(
+    row: tuple[str, Sequence[str] | None, list[Action], bool],
+    market: Market,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is asked again soon, and the log says why, only where something cannot be offered for it."""
+    _, market.base.schemes, market.sold, lacking = row
+    await market.asked()
+    assert bool(caplog.records) is lacking
+    market.clock.now_us += ASK_AGAIN_US
+    await market.networks.refresh()
+    assert market.base.asked == (2 if lacking else 1)
+    market.clock.now_us += ASK_EVERY_US
+    await market.networks.refresh()
+    assert market.base.asked == (3 if lacking else 2)

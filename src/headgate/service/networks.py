@@ -15,11 +15,12 @@ from typing import NamedTuple
 import msgspec
 
 from headgate.config import X402Config
+from headgate.model.catalog import Catalog
 from headgate.model.errors import FacilitatorUnreachable
 from headgate.model.offer import NetworkOffer, Scheme
 from headgate.store.driver import Driver
 from headgate.x402.facilitator import GuardedFacilitator
-from headgate.x402.offer import EIP2612_GAS_SPONSORING
+from headgate.x402.offer import EIP2612_GAS_SPONSORING, sells_fixed_prices
 
 log = logging.getLogger("headgate.facilitator")
 FACT = "offered_networks"
@@ -42,7 +43,10 @@ class _Kept(NamedTuple):
 
 
 class Networks:
-    """The networks of one process, with the offers' recent history; `history` is oldest first."""
+    """The networks of one process, with the offers' recent history; `history` is oldest first.
+
+    `catalog` tells what is sold at an instant: what a facilitator does not settle matters only to that.
+    """
 
     def __init__(
         self,
@@ -50,11 +54,13 @@ class Networks:
         facilitators: Mapping[str, GuardedFacilitator],
         driver: Driver,
         now_us: Callable[[], int],
+        catalog: Callable[[int], Catalog],
     ) -> None:
         self._settings = settings
         self._facilitators = facilitators
         self._driver = driver
         self._now_us = now_us
+        self._catalog = catalog
         self._next_us = 0
         self._addresses: dict[str, str | None] = {}
         self._sponsored: dict[str, bool] = {}
@@ -96,9 +102,13 @@ class Networks:
             if supported.takes(Scheme.EXACT, network):
                 self._without_exact.discard(network)
             else:
-                log.error("the facilitator for %s does not settle `exact` there: it is not offered", network)
                 self._without_exact.add(network)
-                all_known = False
+                if sells_fixed_prices(self._catalog(now_us), network):
+                    log.error(
+                        "the facilitator for %s does not settle `exact` there: fixed prices are not offered",
+                        network,
+                    )
+                    all_known = False
             self._addresses[network] = supported.upto_address(network)
             self._sponsored[network] = EIP2612_GAS_SPONSORING in supported.extensions
         if all_known:

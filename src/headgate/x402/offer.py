@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from headgate.model.catalog import Action
+from headgate.model.catalog import Action, Catalog
 from headgate.model.errors import InputError
 from headgate.model.offer import NetworkOffer, Offer, Reason, Scheme
 
@@ -75,7 +75,7 @@ def build_offers(
     """
     if action.free:
         return ()
-    scheme = Scheme.UPTO if action.variable else Scheme.EXACT
+    scheme = _scheme(action)
     narrowed = {accept.network: accept.description or action.title for accept in action.accepts}
     return tuple(
         Offer(
@@ -94,6 +94,20 @@ def build_offers(
         if (network.takes_exact if scheme is Scheme.EXACT else network.facilitator_address is not None)
         and (not narrowed or network.asset.network in narrowed)
     )
+
+
+def sells_fixed_prices(catalog: Catalog, network: str) -> bool:
+    """Whether anything is to be offered as `exact` on a network."""
+    return any(
+        not action.free
+        and _scheme(action) is Scheme.EXACT
+        and (not action.accepts or any(accept.network == network for accept in action.accepts))
+        for action in catalog.actions.values()
+    )
+
+
+def _scheme(action: Action) -> Scheme:
+    return Scheme.UPTO if action.variable else Scheme.EXACT
 
 
 def _in_micros(network: NetworkOffer) -> Any:

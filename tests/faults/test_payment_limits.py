@@ -188,6 +188,31 @@ async def test_a_client_whose_payments_are_refused_has_to_wait(tmp_path: Path) -
         assert (await ask(shop, late))[0] == 200
 
 
+async def test_refusals_of_one_client_over_http(tmp_path: Path) -> None:
+    """A repeated refusal costs no question, others one each; who has paid before goes on."""
+    async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "http") as client:
+        known = paid(await client.get("/v1/doc"))
+        assert (await client.get("/v1/doc", headers=known)).status_code == 200
+        asked = len(shop.asked)
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 5)
+        for _ in range(5):
+            payment = await stranger(client)
+            for _ in range(2):
+                refused = await client.get("/v1/doc", headers=payment)
+                assert (refused.status_code, refused.json()["error"]) == (402, "insufficient_funds")
+        assert len(shop.asked) == asked + 5
+        payment = await stranger(client)
+        refused = await client.get("/v1/doc", headers=payment)
+        assert (refused.status_code, problem_of(refused)) == (429, "too_many_refused_payments")
+        assert 2 <= int(refused.headers["retry-after"]) <= 12
+        assert "payment-required" not in refused.headers
+        assert len(shop.asked) == asked + 5
+        assert (await client.get("/v1/doc", headers=known)).status_code == 200
+        assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+        shop.clock.ahead_us += 12_000_000
+        assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+
+
 async def test_an_unpaid_work_counts_as_a_refusal(tmp_path: Path) -> None:
     async with opened_shop(tmp_path, change=five_refusals) as shop, client_of(shop.app, "asgi") as client:
         for _ in range(5):

@@ -30,7 +30,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 @pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(shop.app, "asgi") as opened:
+    async with client_of(shop.app, "http") as opened:
         yield opened
 
 

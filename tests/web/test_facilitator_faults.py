@@ -138,6 +138,45 @@ async def test_after_some_failures_nobody_is_asked_for_a_while(shop: Shop, clien
     assert (await client.get("/v1/doc", headers=payment)).status_code == 200
 
 
+async def bought_by(client: httpx.AsyncClient, address: str) -> httpx.Response:
+    """A purchase by a client at an address, as a proxy tells it."""
+    where = {"X-Forwarded-For": address}
+    return await client.get("/v1/doc", headers=where | paid(await client.get("/v1/doc", headers=where)))
+
+
+async def test_what_fails_for_one_client_holds_up_no_other(shop: Shop, client: httpx.AsyncClient) -> None:
+    shop.facilitator.script.verify.extend([answering({}, 500)] * 5)
+    for _ in range(5):
+        assert (await bought_by(client, "203.0.113.1")).status_code == 503
+    asked = len(shop.asked)
+    assert problem_of(await bought_by(client, "203.0.113.1")) == "facilitator_unavailable"
+    assert len(shop.asked) == asked
+    assert (await bought_by(client, "203.0.113.2")).status_code == 200
+
+
+async def test_what_fails_for_five_clients_holds_up_all(shop: Shop, client: httpx.AsyncClient) -> None:
+    shop.facilitator.script.verify.extend([answering({}, 500)] * 5)
+    for number in range(5):
+        assert (await bought_by(client, f"203.0.113.{number}")).status_code == 503
+    asked = len(shop.asked)
+    assert problem_of(await bought_by(client, "203.0.113.9")) == "facilitator_unavailable"
+    assert len(shop.asked) == asked
+    shop.clock.ahead_us += 2_000_000
+    assert (await bought_by(client, "203.0.113.9")).status_code == 200
+
+
+async def test_a_facilitator_that_is_not_reached_holds_up_all(shop: Shop, client: httpx.AsyncClient) -> None:
+    """Nobody's doing, so each time counts, whoever asks."""
+    await shop.facilitator.go()
+    for _ in range(5):
+        assert (await bought_by(client, "203.0.113.1")).status_code == 503
+    await shop.facilitator.come_back()
+    assert problem_of(await bought_by(client, "203.0.113.2")) == "facilitator_unavailable"
+    assert "verify" not in shop.asked
+    shop.clock.ahead_us += 2_000_000
+    assert (await bought_by(client, "203.0.113.2")).status_code == 200
+
+
 # --- at settle ------------------------------------------------------------------------------------
 
 UNKNOWN: dict[str, Step] = {

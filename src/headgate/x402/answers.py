@@ -47,7 +47,11 @@ _BEFORE_BROADCAST = re.compile(
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}")
-_SECRET = re.compile(r"(?:0x)?[0-9a-fA-F]{100,}|[A-Za-z0-9+/=]{200,}")
+_WORD = r"[0-9a-fA-F]{64}"
+_SECRET = re.compile(
+    rf"(?:0x)?[0-9a-fA-F]{{100,}}|[A-Za-z0-9+/=]{{200,}}|(?:0x)?{_WORD}(?:.{{1,24}}?{_WORD})+", re.DOTALL
+)
+"""Signatures, payments, and signatures in the halves that contracts take (`r`, `s`): hashes stand alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from headgate.cli.program import app as cli
 from headgate.model.calendar import AccountingCalendar
+from headgate.service.reopen import reopen_payment
 from headgate.service.verify import verify
-from tests.web.shop import Row, Shop, client_of, config_text, opened_shop, paid, problem_of
+from tests.web.shop import ORIGIN, Row, Shop, client_of, config_text, opened_shop, paid, problem_of, unpacked
 from tests.x402.buyer import PAYER
 from tests.x402.scripted import refusing, settle_and_lose
 
@@ -116,3 +117,62 @@ async def test_what_is_not_open_to_it(shop: Shop, client: httpx.AsyncClient, tmp
     assert await shop.payments() == ["settled"]
     missing = await resolve(tmp_path, "pay_" + "0" * 32, "--unpaid", "--reason", "no such thing")
     assert "there is no payment" in missing.output + str(missing.exception)
+
+
+# --- what the payer may read of it ----------------------------------------------------------------
+
+WORDS = ["Mr Meyer insisted", "no_money_back"]
+"""What operators write: some of it looks like the protocol's own reasons."""
+
+
+async def page(shop: Shop, client: httpx.AsyncClient) -> httpx.Response:
+    """The receipt of the only payment, at the address that its payer is given."""
+    ((identifier,),) = await shop.sql("SELECT id FROM payments")
+    found = await client.get(shop.gate.payer.receipts.url(identifier).removeprefix(ORIGIN))
+    assert found.status_code == 200
+    return found
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("how", ["paid", "unpaid", "reopened", "voided"])
+async def test_a_receipt_never_shows_what_operators_wrote(
+    how: str, words: str, shop: Shop, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """The timeline tells its states; why the seller, or its application, decided so is for the seller."""
+    if how == "voided":
+        payment = paid(await client.get("/v1/doc"))
+        assert (await client.get("/v1/doc", params={"void": words}, headers=payment)).status_code == 200
+    elif how == "reopened":
+        assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+        ((identifier,),) = await shop.sql("SELECT id FROM payments")
+        assert shop.gate.store is not None
+        driver = shop.gate.store.driver
+        await reopen_payment(driver, f"pay_{identifier.hex()}", words, now_us=shop.clock())
+    else:
+        _, name = await unknown(shop, client)
+        said = ["--unpaid"] if how == "unpaid" else ["--tx", TX]
+        assert (await resolve(tmp_path, name, *said, "--reason", words)).exit_code == 0
+    assert any(words in (note or "") for (note,) in await shop.sql("SELECT note FROM payment_steps"))
+    receipt = await page(shop, client)
+    assert words not in receipt.text
+    states = {"paid": "settled", "unpaid": "failed", "reopened": "reopened", "voided": "released"}
+    assert receipt.json()["state"] == receipt.json()["timeline"][-1]["state"] == states[how]
+    assert receipt.json()["timeline"][-1]["note"] is None
+
+
+@pytest.mark.parametrize("words", WORDS)
+async def test_nor_does_the_answer_to_a_payment_that_was_given_up(
+    words: str, shop: Shop, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    payment, name = await unknown(shop, client)
+    assert (await resolve(tmp_path, name, "--unpaid", "--reason", words)).exit_code == 0
+    refused = await client.get("/v1/doc", headers=payment)
+    assert (refused.status_code, refused.json()["error"]) == (402, "settlement_failed")
+    assert words not in json.dumps([refused.json(), unpacked(refused.headers["payment-required"])])
+
+
+async def test_a_receipt_tells_the_protocols_own_reason(shop: Shop, client: httpx.AsyncClient) -> None:
+    shop.facilitator.script.settle.append(refusing("insufficient_funds"))
+    assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 402
+    receipt = (await page(shop, client)).json()
+    assert (receipt["reason"], receipt["timeline"][-1]["note"]) == ("insufficient_funds",) * 2

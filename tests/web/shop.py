@@ -116,6 +116,17 @@ class Clock:
         return clock_us() + self.ahead_us
 
 
+class StoppedClock(Clock):
+    """It moves when a test moves it and at no other time: for what a second more would decide otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped_us = clock_us()
+
+    def __call__(self) -> int:
+        return self.stopped_us + self.ahead_us
+
+
 class Row(NamedTuple):
     """One ledger row, as far as these tests look at it."""
 
@@ -153,7 +164,7 @@ def application(calls: Calls) -> Starlette:
         if "raise" in asked:
             raise RuntimeError("the handler failed")
         if "void" in asked:
-            usage(request).void("nothing found")
+            usage(request).void(asked["void"])
         headers = {name[2:]: value for name, value in asked.items() if name.startswith("h-")}
         status = int(asked.get("status", "200"))
         body = {"ok": status, "call": calls.count}

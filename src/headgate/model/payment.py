@@ -27,6 +27,7 @@ reopened.
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -155,3 +156,11 @@ def payment_text(identifier: bytes) -> str:
 def binding_digest(method: str, target: bytes) -> bytes:
     """What a payment is bound to at its claim: method and URL with its query (failure case 16)."""
     return hashlib.sha256(method.encode() + b" " + target).digest()
+
+
+_CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
+
+
+def public_note(note: str | None) -> str | None:
+    """A note for its payer: reason codes only; what operators and handlers wrote is for the seller."""
+    return note if note is not None and _CODE.fullmatch(note) else None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from headgate.model.catalog import Action
 from headgate.model.offer import Offer, Reason, SignedPayment
-from headgate.model.payment import Claim, PaymentRow, State
+from headgate.model.payment import Claim, PaymentRow, State, public_note
 from headgate.x402 import wire
 from headgate.x402.facilitator import GuardedFacilitator
 
@@ -151,5 +151,5 @@ def _declined(outcome: Claim, row: PaymentRow | None) -> Declined:
         case Claim.ELSEWHERE:
             return Declined(Why.ELSEWHERE, "payment_bound_elsewhere", row)
         case _:
-            reason = row.reason if row is not None and row.reason else "settlement_failed"
-            return Declined(Why.REFUSED, reason, row)
+            reason = None if row is None else public_note(row.reason)
+            return Declined(Why.REFUSED, reason or "settlement_failed", row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import msgspec
@@ -10,12 +9,11 @@ import msgspec
 from headgate.model.calendar import format_us
 from headgate.model.event import request_id_text
 from headgate.model.money import format_usd
-from headgate.model.payment import BOOKED, PaymentRow, State, payment_text
+from headgate.model.payment import BOOKED, PaymentRow, State, payment_text, public_note
 from headgate.store.driver import Driver
 from headgate.web.problems import EXPOSED, NO_STORE, Receive, Reply, Scope, Send, problem
 from headgate.web.receipts import RECEIPT_PATH, Receipts
 
-_CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")
 NOT_THERE = problem(404, "no_such_receipt", "There is no receipt at this address; take it as it was given.")
 
 
@@ -40,11 +38,6 @@ class ReceiptPage:
         await Reply(200, headers, msgspec.json.encode(receipt(row, steps))).send(send, head=head)
 
 
-def _public(note: str | None) -> str | None:
-    """A note for its payer: reason codes only; what operators and handlers wrote is for the seller."""
-    return note if note is not None and _CODE.fullmatch(note) else None
-
-
 def receipt(row: PaymentRow, steps: list[tuple[int, int, str | None]]) -> dict[str, object]:
     """A payment as its payer may read it."""
     settled = row.state in BOOKED and row.event_slot is not None and row.event_seq is not None
@@ -60,9 +53,9 @@ def receipt(row: PaymentRow, steps: list[tuple[int, int, str | None]]) -> dict[s
         "charged_amount": format_usd(row.charged_micros if settled else 0),
         "units": row.units if settled else 0,
         "transaction": None if row.tx is None else "0x" + row.tx.hex(),
-        "reason": _public(row.reason),
+        "reason": public_note(row.reason),
         "timeline": [
-            {"at": format_us(at_us), "state": State(state).name.lower(), "note": _public(note)}
+            {"at": format_us(at_us), "state": State(state).name.lower(), "note": public_note(note)}
             for at_us, state, note in steps
         ],
     }

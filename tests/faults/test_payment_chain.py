@@ -308,6 +308,31 @@ async def test_a_transfer_that_is_reorganised_away(world: World) -> None:
     assert len(await world.shop.ledger()) == 3
 
 
+async def test_the_watcher_finds_it_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody calls it: what was reorganised away is reversed and settled anew in the background."""
+    monkeypatch.setattr("headgate.service.watch.RESOLVE_EVERY_S", 0.005)
+    clock = Clock()
+    chain = FakeChain(clock)
+    chains = {SEPOLIA: Witness(Chain(InProcessNode(chain.answer)), ASSET)}
+    async with (
+        ChainFacilitator(chain) as facilitator,
+        opened_shop(tmp_path, facilitator=facilitator, clock=clock, chains=chains) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        world = World(shop, client, chain)
+        payment, answer = await world.buying()
+        assert answer.status_code == 200
+        chain.vanish(nonce(payment))
+        clock.ahead_us += 2 * MINUTE + 20 * SECOND
+
+        async def settled_anew() -> bool:
+            return await shop.ledger() == [SOLD, UNDONE, SOLD]
+
+        await until(settled_anew)
+        assert await shop.payments() == ["settled"]
+        await world.books_agree()
+
+
 async def test_reorganised_away_for_good(world: World) -> None:
     """It cannot be settled any more: unpaid work, and the seller's books say so."""
     payment, _ = await world.buying()

@@ -17,7 +17,7 @@ from headgate.config import Config
 from headgate.service.forget import forget_all
 from headgate.store.operations import MovePayment
 from headgate.x402.breaker import Breakers
-from tests.web.shop import Shop, Wire, client_of, failing, opened_shop, paid, problem_of, scope
+from tests.web.shop import Shop, Wire, client_of, failing, opened_shop, paid, problem_of, scope, until
 from tests.x402.buyer import PAYER, SEPOLIA, changed, opened, sealed
 from tests.x402.scripted import answering, drop, refusing
 
@@ -312,6 +312,31 @@ async def test_released_payments_are_forgotten_after_a_day(tmp_path: Path) -> No
         shop.clock.ahead_us = 10_000_000
         assert (await client.get("/v1/doc", headers=released)).status_code == 200  # it is simply new
         assert PAYER.address.lower() in {row.payer for row in await shop.ledger()}
+
+
+async def test_the_background_forgets_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody calls it: kept answers go after their time, and after a day what came to nothing."""
+    monkeypatch.setattr("headgate.app._FOLLOW_EVERY_S", 0.005)
+    monkeypatch.setattr("headgate.app._FORGET_EVERY", 2)
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "asgi") as client:
+        await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))
+        await client.get("/v1/doc?status=422", headers=paid(await client.get("/v1/doc")))
+        assert await shop.payments() == ["settled", "released"]
+        assert len(await shop.sql("SELECT payment FROM answers")) == 1
+        shop.clock.ahead_us += 16 * 60_000_000
+
+        async def answers_are_gone() -> bool:
+            return not await shop.sql("SELECT payment FROM answers")
+
+        await until(answers_are_gone)
+        assert await shop.payments() == ["settled", "released"]
+        shop.clock.ahead_us += 25 * 3_600_000_000
+
+        async def only_the_settled_stays() -> bool:
+            return await shop.payments() == ["settled"]
+
+        await until(only_the_settled_stays)
+        assert len(await shop.ledger()) == 1
 
 
 async def test_a_payment_that_is_shown_again_and_again_has_a_short_history(tmp_path: Path) -> None:

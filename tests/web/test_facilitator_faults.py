@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from headgate.service.publish import publish_catalog
 from headgate.service.recover import Recovery
 from tests.web.shop import Row, Shop, client_of, opened_shop, paid, problem_of, unpacked, until
 from tests.x402.buyer import PAYER, changed, opened, sealed
@@ -124,6 +126,42 @@ async def test_down_at_start(tmp_path: Path) -> None:
             await scripted.come_back()
             payment = paid(await client.get("/v1/doc"))
             assert (await client.get("/v1/doc", headers=payment)).status_code == 200
+
+
+async def test_what_it_supports_is_never_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 14: the start waits for nothing, and only what needs its account (`upto`) is not offered yet."""
+    monkeypatch.setattr("headgate.app._FOLLOW_EVERY_S", 0.005)
+    async with ScriptedFacilitator() as scripted, asyncio.timeout(45):
+        scripted.script.supported.append(hang)
+        async with (
+            opened_shop(tmp_path, facilitator=scripted, verify_timeout_ms=600_000) as shop,
+            client_of(shop.app, "http") as client,
+        ):
+            await until(lambda: scripted.count("supported"))
+            seat = {"X-API-Key": await shop.customer("ada", "team", seat="ada.1")}
+            assert (await client.get("/v1/doc", headers=seat)).status_code == 200
+            assert (await client.post("/v1/words?h-headgate-units=7", headers=seat)).status_code == 200
+            late = await client.post("/v1/words")
+            assert (late.status_code, problem_of(late)) == (503, "offers_not_ready")
+            assert late.headers["retry-after"].isdigit()
+            assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+            await dearer(shop, client)
+            assert scripted.count("supported") == 1  # and it still has not answered
+            assert [row.channel for row in await shop.ledger()] == ["seat", "seat", "x402"]
+
+
+async def dearer(shop: Shop, client: httpx.AsyncClient) -> None:
+    """A new price is published, and sold at by who follows the catalog in the background."""
+    catalog = shop.gate.config.catalog
+    action = replace(catalog.actions["doc.read"], price_micros=250_000)
+    changed = replace(catalog, actions={**catalog.actions, "doc.read": action})
+    assert shop.gate.store is not None
+    await publish_catalog(shop.gate.store.registry, changed, now_us=shop.clock())
+
+    async def is_offered() -> bool:
+        return bool((await client.get("/v1/doc")).json()["accepts"][0]["amount"] == "250000")
+
+    await until(is_offered)
 
 
 async def test_after_some_failures_nobody_is_asked_for_a_while(shop: Shop, client: httpx.AsyncClient) -> None:

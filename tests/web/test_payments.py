@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headgate.config import Config
+from headgate.config import Config, parse
 from headgate.service.publish import publish_catalog
 from tests.web.shop import (
     ORIGIN,
@@ -26,7 +27,9 @@ from tests.web.shop import (
     Clock,
     Row,
     Shop,
+    StoppedClock,
     client_of,
+    config_text,
     configured,
     opened_shop,
     paid,
@@ -560,6 +563,52 @@ async def test_refused_by_local_checks(case: str, shop: Shop, client: httpx.Asyn
     assert shop.calls.count == 0
     good = await client.get("/v1/doc", headers={"PAYMENT-SIGNATURE": again_signed(payment)})
     assert good.status_code == 200  # the case changed what it says, and nothing else
+
+
+def with_skew(skew: str | None) -> Callable[[Config], Config]:
+    """The shop's file with this `clock_skew`, or without any."""
+    written = "" if skew is None else f'clock_skew = "{skew}"\n'
+
+    def change(config: Config) -> Config:
+        assert config.x402 is not None
+        store = config.store.url.removeprefix("sqlite:///")
+        text = config_text(store=store, facilitator=config.x402.networks[0].facilitator_url)
+        return parse(text.replace("[x402]\n", "[x402]\n" + written), file="headgate.toml", environ={})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("skew", "from_s", "status"),
+    [
+        ("0 s", 0, 200),
+        ("0 s", 1, 402),
+        ("19 s", 20, 402),
+        ("20 s", 20, 200),
+        ("20 s", 21, 402),
+        (None, 20, 200),
+        (None, 30, 200),
+        (None, 31, 402),
+    ],
+)
+async def test_how_far_ahead_a_buyers_clock_may_be(
+    skew: str | None, from_s: int, status: int, tmp_path: Path
+) -> None:
+    """Case 13: what begins in our future is taken as far as `clock_skew` says, to the second."""
+    clock = StoppedClock()
+    async with (
+        opened_shop(tmp_path, clock=clock, change=with_skew(skew)) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        payment = unpacked((await offered(client))["PAYMENT-SIGNATURE"])
+        header = again_signed(payment, validAfter=clock() // SECOND + from_s)
+        answer = await client.get("/v1/doc", headers={"PAYMENT-SIGNATURE": header})
+        assert answer.status_code == status
+        if status == 402:
+            assert answer.json()["error"] == "invalid_exact_evm_payload_authorization_valid_after"
+            assert (shop.asked, await shop.payments()) == ([], [])
+        else:
+            assert await shop.ledger() == [SOLD]
 
 
 @pytest.mark.parametrize(

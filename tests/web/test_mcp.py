@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from eth_account import Account
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import Server
@@ -31,7 +32,7 @@ from headgate.model.payment import payment_text
 from headgate.service.reopen import reopen_payment
 from headgate.store.operations import KeepAgain, ServeAgain
 from headgate.web.mcp_payer import read_payment, tool_binding
-from tests.web.shop import Row, Shop, failing, opened_shop, serving
+from tests.web.shop import Row, Shop, StoppedClock, failing, opened_shop, serving
 from tests.x402.buyer import PAY_TO, PAYER, SEPOLIA, changed, sdk_client
 from tests.x402.scripted import drop, late, refusing, settle_and_lose
 
@@ -301,6 +302,67 @@ async def test_a_payment_is_for_its_tool_and_its_arguments(shop: Shop, tools: To
         assert (other["status"], other["code"]) == (409, "payment_bound_elsewhere")
     assert len(await shop.ledger()) == 1
     assert tools.calls == [("a.txt", "x402")]
+
+
+# --- payments that their payer has named ------------------------------------------------------------
+
+NAME = "order-2026-11-0001"
+
+
+async def named(client: Client, name: str = NAME, account: Any = PAYER) -> Json:
+    """A fresh payment under a name of the payer's."""
+    offer = await call(client)
+    assert told(offer)["extensions"]["payment-identifier"]["info"] == {"required": False}
+    payment = pay(offer, account)
+    extensions = {"payment-identifier": {"info": {"required": False, "id": name}}}
+    return {"x402/payment": payment["x402/payment"] | {"extensions": extensions}}
+
+
+async def test_the_same_name_for_the_same_call_gives_the_same_result(shop: Shop, tools: Tools) -> None:
+    """Even with a fresh signature: the payer lost count, and is not charged again."""
+    async with Client(tools.server) as client:
+        first = await call(client, await named(client))
+        again = await call(client, await named(client))
+    assert not first.is_error
+    assert (again.content, again.structured_content) == (first.content, first.structured_content)
+    assert first.meta is not None
+    assert again.meta is not None
+    for said in ("x402/payment-response", "headgate/receipt"):
+        assert again.meta[said] == first.meta[said]
+    assert tools.calls == [("a.txt", "x402")]
+    assert shop.asked == ["verify", "settle"]
+    assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
+
+
+async def test_the_same_name_for_another_call_is_bound_elsewhere(shop: Shop, tools: Tools) -> None:
+    async with Client(tools.server) as client:
+        await call(client, await named(client))
+        other = told(await call(client, await named(client), name="b.txt"))
+        assert (other["status"], other["code"]) == (409, "payment_bound_elsewhere")
+    assert tools.calls == [("a.txt", "x402")]
+    assert (len(await shop.ledger()), shop.asked.count("settle")) == (1, 1)
+
+
+async def test_a_name_is_its_payers_own(shop: Shop, tools: Tools) -> None:
+    """No bearer token: another payer's is another payment (case 17), and so is another name."""
+    other = Account.from_key("0x" + "22" * 32)
+    async with Client(tools.server) as client:
+        for payment in (named(client), named(client, account=other), named(client, NAME + "-2")):
+            assert not (await call(client, await payment)).is_error
+    payers = [AGENT, other.address.lower(), AGENT]
+    assert [row.payer for row in await shop.ledger()] == payers
+    assert len(tools.calls) == 3
+
+
+@pytest.mark.parametrize("name", ["short", "with spaces in its text", "x" * 129, 7])
+async def test_names_that_are_none(shop: Shop, tools: Tools, name: Any) -> None:
+    async with Client(tools.server) as client:
+        refusal = told(await call(client, await named(client, name)))
+    assert (refusal["status"], refusal["code"]) == (400, "invalid_payment_identifier")
+    assert (shop.asked, tools.calls) == ([], [])
+
+
+# --- results that are kept --------------------------------------------------------------------------
 
 
 async def test_the_result_is_kept_for_a_while(shop: Shop, tools: Tools) -> None:
@@ -724,6 +786,40 @@ async def test_over_http_a_stranger_pays(shop: Shop, tools: Tools) -> None:
         assert first.meta["x402/payment-response"]["success"] is True
         assert (await call(client, payment)).structured_content == first.structured_content
     assert await shop.ledger() == [Row("usage", "x402", 1, 100_000, None, AGENT)]
+
+
+async def test_over_http_a_client_whose_payments_are_refused_has_to_wait(tmp_path: Path) -> None:
+    """Case 32: each question about a stranger's payment is its client's, by the address it calls from."""
+
+    def five_refusals(config: Config) -> Config:
+        assert config.x402 is not None
+        return replace(config, x402=replace(config.x402, client_refusals=5))
+
+    async with opened(tmp_path, change=five_refusals, clock=StoppedClock()) as (shop, tools):
+        shop.facilitator.script.verify.extend([refusing("insufficient_funds")] * 100)
+
+        async def stranger(client: Client) -> Json:
+            """What a payment of a wallet that nobody has seen is answered."""
+            return told(await call(client, pay(await call(client), Account.create())))
+
+        async with over_http(tools.server, {"X-Forwarded-For": "203.0.113.9"}) as client:
+            refused = [(await stranger(client))["error"] for _ in range(5)]
+            waiting = await stranger(client)
+        assert refused == ["insufficient_funds"] * 5
+        assert (waiting["status"], waiting["code"]) == (429, "too_many_refused_payments")
+        assert waiting["retry_after"] == 12  # when one of five in a minute is forgotten
+        assert (shop.asked.count("verify"), tools.calls) == (5, [])
+        async with over_http(tools.server, {"X-Forwarded-For": "203.0.113.10"}) as client:
+            assert (await stranger(client))["error"] == "insufficient_funds"
+        async with Client(tools.server) as client:  # in memory there is no address to hold anybody by
+            assert (await stranger(client))["error"] == "insufficient_funds"
+        # Whoever has paid lately waits for nobody, whatever others do from the same address.
+        shop.facilitator.script.verify.clear()
+        async with over_http(tools.server, {"X-Forwarded-For": "203.0.113.10"}) as client:
+            assert not (await call(client, pay(await call(client)))).is_error
+        async with over_http(tools.server, {"X-Forwarded-For": "203.0.113.9"}) as client:
+            assert (await stranger(client))["code"] == "too_many_refused_payments"
+            assert not (await call(client, pay(await call(client)))).is_error
 
 
 async def test_over_http_unknown_credentials_never_fall_through(shop: Shop, tools: Tools) -> None:

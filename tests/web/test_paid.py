@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from headgate.config import Config
 from headgate.web.paid import with_receipt
-from tests.web.shop import Row, Shop, Wire, client_of, opened_shop, paid, scope
+from tests.web.shop import Calls, Row, Shop, Wire, client_of, opened_shop, paid, scope, until
 from tests.x402.buyer import PAYER
+from tests.x402.scripted import ScriptedFacilitator, Step, drop, refusing
 
 pytestmark = pytest.mark.timeout(60)
 SOLD = Row("usage", "x402", 1, 100_000, None, PAYER.address.lower())
@@ -244,3 +251,90 @@ async def test_a_large_prepaid_answer_whose_client_goes_stays_owed(tmp_path: Pat
         assert again.body == b"x" * 200 + b"y"
         assert await shop.payments() == ["settled"]
         assert len(await shop.ledger()) == 1
+
+
+# --- too large for memory -------------------------------------------------------------------------
+
+LARGE = bytes(range(256)) * 12_000  # 3 MB
+SPOOLED: dict[str, tuple[Step, str, int]] = {
+    "served": (ScriptedFacilitator.yes, "", 200),
+    "not billed": (ScriptedFacilitator.yes, "?status=404", 404),
+    "the work fails": (ScriptedFacilitator.yes, "?raise=1", 500),
+    "refused at settlement": (refusing("insufficient_funds"), "", 402),
+    "settlement unknown": (drop, "", 503),
+}
+
+
+def large(calls: Calls) -> Starlette:
+    """An application whose answers are larger than what is held in memory."""
+
+    async def handler(request: Request) -> Response:
+        calls.count += 1
+
+        async def chunks() -> Any:
+            for first in range(0, len(LARGE), 100_000):
+                yield LARGE[first : first + 100_000]
+            if "raise" in request.query_params:
+                raise RuntimeError("the handler failed at its end")
+
+        return StreamingResponse(chunks(), int(request.query_params.get("status", "200")))
+
+    return Starlette(routes=[Route("/v1/doc", handler)])
+
+
+class Spools:
+    """The files in which answers were held, and whether they were on disk."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.made: list[Any] = []
+        self.on_disk = 0
+        folder.mkdir()
+        patch.setattr(tempfile, "tempdir", str(folder))
+        patch.setattr(tempfile, "SpooledTemporaryFile", self.make)
+
+    def make(self, *given: Any, **named: Any) -> Any:
+        spools = self
+
+        class Spool(SpooledTemporaryFile[bytes]):
+            def rollover(self) -> None:
+                spools.on_disk += 1
+                super().rollover()
+
+        self.made.append(Spool(*given, **named))
+        return self.made[-1]
+
+    def nothing_is_left(self) -> bool:
+        return all(each.closed for each in self.made) and not any(self.folder.iterdir())
+
+
+@pytest.mark.parametrize("case", SPOOLED)
+async def test_an_answer_on_disk_leaves_whole_or_not_at_all_and_no_file_stays(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does, query, status = SPOOLED[case]
+    spools = Spools(tmp_path / "spool", monkeypatch)
+    async with opened_shop(tmp_path, app=large) as shop, client_of(shop.app, "http") as client:
+        payment = paid(await client.get("/v1/doc"))
+        shop.facilitator.script.settle.append(does)
+        answer = await client.get("/v1/doc" + query, headers=payment)
+        assert (answer.status_code, spools.on_disk, shop.calls.count) == (status, 1, 1)
+        if case in ("served", "not billed"):
+            assert answer.content == LARGE
+        else:
+            assert LARGE[:256] not in answer.content
+        await until(spools.nothing_is_left)
+        assert await shop.ledger() == ([SOLD] if case == "served" else [])
+        if case == "served":  # and once more, since it was too large to be kept
+            again = await client.get("/v1/doc", headers=payment)
+            assert (again.status_code, again.content, spools.on_disk) == (200, LARGE, 2)
+            await until(spools.nothing_is_left)
+            assert await shop.ledger() == [SOLD]
+
+
+async def test_a_small_answer_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spools = Spools(tmp_path / "spool", monkeypatch)
+    async with opened_shop(tmp_path) as shop, client_of(shop.app, "http") as client:
+        assert (await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))).status_code == 200
+        await until(spools.nothing_is_left)
+        assert (len(spools.made), spools.on_disk) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,11 +34,14 @@ class Says:
         self.network = network
         self.schemes: Sequence[str] | None = BOTH
         self.asked = 0
+        self.meet: asyncio.Barrier | None = None
         self.extensions: Any = []
         self.signers: Any = {}
 
     async def supported(self) -> Supported:
         self.asked += 1
+        if self.meet is not None:
+            await self.meet.wait()
         if self.schemes is None:
             raise FacilitatorUnreachable("it is away")
         kinds = [
@@ -106,6 +110,15 @@ async def market(registry: Registry, driver: SqliteDriver) -> Market:
     made = Market(driver)
     await made.networks.open()
     return made
+
+
+async def test_all_are_asked_at_once(market: Market) -> None:
+    """Those that hang until they are given up do not add up: each waits here for the other."""
+    both = asyncio.Barrier(2)
+    market.base.meet = market.sepolia.meet = both
+    async with asyncio.timeout(10):
+        await market.asked()
+    assert market.accepts(VARIABLE) == [("upto", BASE), ("upto", SEPOLIA)]
 
 
 async def test_exact_is_offered_where_it_is_settled(market: Market) -> None:

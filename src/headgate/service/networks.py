@@ -7,6 +7,7 @@ quoted the old `pay_to` before a restart can still pay it while the quote lives 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -92,13 +93,16 @@ class Networks:
             return False
         self._next_us = now_us + ASK_AGAIN_US  # unless all goes well, whatever goes wrong
         all_known = True
-        for network, facilitator in self._facilitators.items():
-            try:
-                supported = await facilitator.supported()
-            except FacilitatorUnreachable as error:
-                log.warning("what the facilitator for %s supports is not known: %s", network, error)
+        answers = await asyncio.gather(  # at once: those that hang do not add up
+            *(facilitator.supported() for facilitator in self._facilitators.values()), return_exceptions=True
+        )
+        for network, supported in zip(self._facilitators, answers, strict=True):
+            if isinstance(supported, FacilitatorUnreachable):
+                log.warning("what the facilitator for %s supports is not known: %s", network, supported)
                 all_known = False
                 continue
+            if isinstance(supported, BaseException):
+                raise supported
             if supported.takes(Scheme.EXACT, network):
                 self._without_exact.discard(network)
             else:

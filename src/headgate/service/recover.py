@@ -32,7 +32,7 @@ EXPIRED_PAUSE_US = 600_000_000
 """The longest pause for what expired an hour ago: a chain is final by then, or there is none to ask."""
 AT_ONCE = 16
 UNDERPAID = "underpaid_on_chain"
-EXPIRED = "authorization expired unsettled"
+EXPIRED = "authorization_expired"
 
 
 class Recovery:

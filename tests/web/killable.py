@@ -27,10 +27,11 @@ from headgate.service.facilitators import make_takers
 from headgate.service.flow import Flow
 from headgate.service.stream import Streams
 from headgate.store.ledger import Ledger
-from headgate.store.operations import IntendPayment, SettlePayment
+from headgate.store.operations import IntendPayment, KeepAgain, ServeAgain, SettlePayment
 from tests.web.shop import serving
 
 STEPS = ("claimed", "verified", "working", "served", "intended", "settled", "booked")
+PREPAID_STEPS = ("claimed", "verified", "intended", "settled", "booked", "taken", "working", "done", "kept")
 STREAM_STEPS = ("held", "begun", "flowing", "ending", "ended")
 
 
@@ -65,15 +66,24 @@ class Deadly:
         return answer
 
 
+BEFORE = {"served": IntendPayment, "done": KeepAgain}
+AFTER = {"booked": SettlePayment, "taken": ServeAgain, "kept": KeepAgain}
+"""Steps that are told by what is about to be written, or was just written.
+
+Where the work is paid before it: `taken` is after the booking and before the work, `done` when the work is
+done and its answer not yet kept, `kept` when it is kept and has not left.
+"""
+
+
 def deadly_ledger(step: str) -> None:
-    """Die with the intent not yet written, or with the event just written."""
-    submit = Ledger.submit
+    """Die with an operation not yet written, or just written."""
+    submit, before, after = Ledger.submit, BEFORE.get(step), AFTER.get(step)
 
     def watched(self: Ledger, operation: Any) -> Any:
-        if step == "served" and isinstance(operation, IntendPayment):
+        if before is not None and isinstance(operation, before):
             die()
         future = submit(self, operation)
-        if step == "booked" and isinstance(operation, SettlePayment):
+        if after is not None and isinstance(operation, after):
             future.add_done_callback(lambda _future: die())
         return future
 
@@ -128,7 +138,9 @@ def application(handled: Path, step: str) -> Starlette:
         counted()
         return StreamingResponse(parts())
 
-    return Starlette(routes=[Route("/v1/doc", handler, methods=["GET", "POST"]), Route("/v1/flow", flow)])
+    methods = ["GET", "POST"]
+    worked = [Route(path, handler, methods=methods) for path in ("/v1/doc", "/v1/first")]
+    return Starlette(routes=[*worked, Route("/v1/flow", flow)])
 
 
 async def main(path: Path, text: str, step: str) -> None:

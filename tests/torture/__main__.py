@@ -56,6 +56,7 @@ def main() -> int:
     for what, count in sorted(outcome.answers.items()):
         sys.stdout.write(f"  {count:>8}  {what}\n")
     taken = f"{time.monotonic() - began:.0f} s"
+    sys.stdout.write(f"5xx on purpose {dict(outcome.codes)}, events {dict(outcome.events)}\n")
     sys.stdout.write(f"transfers {outcome.transfers}, payments by state {outcome.states}, {taken}\n")
     for fault in outcome.faults:
         sys.stdout.write(f"WRONG: {fault}\n")

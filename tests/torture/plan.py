@@ -17,24 +17,26 @@ from eth_account.messages import encode_typed_data
 from headgate.x402.check import PERMIT2, UPTO_PROXY
 from tests.devnet.paying import AUTHORIZATION_FIELDS, UPTO_PERMIT_FIELDS
 from tests.torture.fakechain import ASSET, ChainFacilitator, FakeChain, permit_key
+from tests.torture.sold import CEILING, DOC, PRICE, UNIT_PRICE
 from tests.x402.buyer import PAY_TO, SEPOLIA, SETTLER
 from tests.x402.scripted import Answer, Step, answering, drop, hang, late, lying, refusing, settle_and_lose
 
 Json = dict[str, Any]
-PRICE = 100_000
 VALID_S = 285
-CEILING = 100
-UNIT_PRICE = 1_000
-DOC, WORDS, FLOW, FIRST = "/v1/doc", "/v1/words", "/v1/flow", "/v1/first"
-"""A fixed price; a measured one (`upto`); a measured stream; work that is settled before it is done."""
 KINDS = {
-    "good": 24,
+    "good": 20,
     "measured": 10,
     "streamed": 6,
     "prepaid": 6,
+    "posted": 6,
     "copies": 8,
     "replayed": 16,
     "elsewhere": 3,
+    "other body": 3,
+    "unmeasured": 2,
+    "seat": 7,
+    "overage": 7,
+    "held": 6,
     "unpaid": 6,
     "malformed": 7,
     "invalid": 3,
@@ -44,7 +46,7 @@ KINDS = {
     "underpaid": 1,
     "settled by others": 1,
 }
-"""Weights of what is asked."""
+"""Weights of what is asked; `sold.PLANS` are customers, all others payers."""
 ON_CHAIN = frozenset({"canceled", "underpaid", "settled by others"})
 """Kinds in which somebody acts on the chain while the work is done."""
 
@@ -130,7 +132,10 @@ class FaultyFacilitator(ChainFacilitator):
 
 @dataclass
 class Payment:
-    """One signed authorization, and what its payer was told. `key` names it on the chain."""
+    """One signed authorization, and the digests of what its payer was told. `key` names it on the chain.
+
+    It is for one request; with a body that is a POST.
+    """
 
     key: str
     header: str
@@ -138,7 +143,12 @@ class Payment:
     query: str
     signed_s: float
     message: Json
+    body: bytes | None = None
     answers: set[bytes] = field(default_factory=set)
+
+    def forget(self) -> None:
+        """It was answered and is not sent any more: what is left is what the audit needs."""
+        self.header, self.message, self.body = "", {}, None
 
 
 class Payers:

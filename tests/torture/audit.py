@@ -87,9 +87,22 @@ def _audit_payers(torture: Torture, chain: FakeChain, store: Path) -> None:
         row = known.get(key)
         if key in chain.entries or row is None or row.state != State.RELEASED or uses[row.id]:
             outcome.wrong(f"{key} was to cost nothing and is {row}, {chain.entries.get(key)}")
+    _audit_unmeasured(torture, chain, known, store)
     steps = rows(store, "SELECT payment, at_us, state, note FROM payment_steps") if torture.suspects else []
     for key in torture.suspects & known.keys():
         outcome.wrong(f"{key}: {sorted(step[1:] for step in steps if step[0] == known[key].id)}")
+
+
+def _audit_unmeasured(torture: Torture, chain: FakeChain, known: dict[str, _Known], store: Path) -> None:
+    """What could not be measured: served for nothing, and counted as that."""
+    given_away = Counter(
+        row[0] for row in rows(store, "SELECT payment FROM events WHERE units = 0 AND written_off > 0")
+    )
+    for key, served in torture.unmeasured.items():
+        row = known.get(key)
+        counted = row is not None and row.state == State.SETTLED and given_away[row.id] == 1
+        if key in chain.entries or (served and not counted):
+            torture.outcome.wrong(f"{key} could not be measured and is {row}, {chain.entries.get(key)}")
 
 
 def _audit_answers(torture: Torture, known: dict[str, _Known], paid: dict[str, Entry]) -> None:

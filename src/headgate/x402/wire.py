@@ -112,12 +112,23 @@ def parse(text: bytes) -> SignedPayment:
     if marks > MAX_BRACKETS and text.count(b"{") + text.count(b"[") > MAX_BRACKETS:
         raise _unreadable("it has too many objects and lists")
     if marks > FEW_MARKS or len(text) > SMALL_BYTES:
+        if b"\\" not in text:  # or its names could be spelled in another way
+            _look_for_names(text)
         _skim(text)
     return parse_kept(text)
 
 
 def _marks(text: bytes) -> int:
     return len(text) - len(text.translate(None, b"{[:,"))
+
+
+def _look_for_names(text: bytes) -> None:
+    """Raise for a text in which not even the names of what makes a payment stand."""
+    if b'"x402Version"' not in text:
+        _version({})
+    for name in ("accepted", "payload"):
+        if f'"{name}"'.encode() not in text:
+            _object({}, name)
 
 
 def _skim(text: bytes) -> None:

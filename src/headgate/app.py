@@ -37,7 +37,7 @@ from headgate.service.deliver import Deliverer
 from headgate.service.directory import Directory
 from headgate.service.facilitators import Witness, make_takers
 from headgate.service.finding import Level
-from headgate.service.forget import forget_all
+from headgate.service.forget import keep_forgetting
 from headgate.service.ids import RequestIds
 from headgate.service.networks import Networks
 from headgate.service.opening import Store, open_store
@@ -66,8 +66,7 @@ from headgate.x402.facilitator import Facilitator, GuardedFacilitator
 log = logging.getLogger("headgate")
 F = TypeVar("F", bound=Callable[..., Any])
 _FOLLOW_EVERY_S = 1.0
-_FORGET_EVERY = 60  # beats
-_CANCELLED = 4  # background tasks that are cancelled at the end; deliverers stop by themselves
+_CANCELLED = 5  # background tasks that are cancelled at the end; deliverers stop by themselves
 
 
 def clock_us() -> int:
@@ -310,6 +309,7 @@ class Headgate:
                 asyncio.create_task(self._follow_networks(), name="headgate-networks"),
                 asyncio.create_task(for_ever(self._recovery), name="headgate-recovery"),
                 asyncio.create_task(for_ever(self._watcher), name="headgate-watcher"),
+                asyncio.create_task(keep_forgetting(driver, self._now_us), name="headgate-forget"),
                 *(asyncio.create_task(self._deliverer(sink, store).run(self._stop)) for sink in self._sinks),
             ]
 
@@ -426,7 +426,7 @@ class Headgate:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
     async def _follow(self) -> None:
-        """Follow the published catalog, resume payments, forget old answers; never ends by an error."""
+        """Follow the published catalog, take over from the dead; never ends by an error."""
         beats = 0
         while True:
             try:
@@ -434,8 +434,6 @@ class Headgate:
                 self._sell(self.desk.directory)
                 if beats % 2 == 0:
                     await self._recover()
-                if beats % _FORGET_EVERY == 0:
-                    await forget_all(self.desk.ledger.driver, self._now_us())
             except asyncio.CancelledError:
                 raise
             except Exception:

@@ -734,6 +734,31 @@ async def test_a_clock_that_is_ahead_of_the_chain_undoes_nothing(happens: str, t
         await world.books_agree()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_clock_that_is_set_back_loses_sight_of_nothing(restarted: bool, world: World) -> None:
+    """What is booked after that is older than what was booked before, and is watched all the same."""
+    shop = world.shop
+    payment = await world.payment()
+    shop.clock.ahead_us += 4 * MINUTE
+    assert (await world.buy(payment)).status_code == 200
+    for _ in range(4):
+        await world.later(30 * SECOND)
+    shop.clock.ahead_us = 0
+    assert shop.gate.ledger is not None
+    shop.gate.ledger._last_us = 0  # as of a process that was started since
+    if restarted:
+        shop.gate._watcher = Watcher(shop.gate._cashier, shop.clock)  # type: ignore[arg-type]
+    else:
+        await world.later(SECOND)
+    second, answer = await world.buying()
+    assert answer.status_code == 200
+    world.chain.vanish(nonce(second))
+    for _ in range(8):
+        await world.later(30 * SECOND)
+    assert [row.kind for row in await shop.ledger()] == ["usage", "usage", "reversal", "usage"]
+    await world.books_agree()
+
+
 async def test_what_could_not_be_confirmed_for_hours_is_not_taken_as_confirmed(world: World) -> None:
     """The facilitator lies while the node is away, and the process is started anew in between."""
 

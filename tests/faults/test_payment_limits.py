@@ -316,8 +316,7 @@ async def test_released_payments_are_forgotten_after_a_day(tmp_path: Path) -> No
 
 async def test_the_background_forgets_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody calls it: kept answers go after their time, and after a day what came to nothing."""
-    monkeypatch.setattr("headgate.app._FOLLOW_EVERY_S", 0.005)
-    monkeypatch.setattr("headgate.app._FORGET_EVERY", 2)
+    monkeypatch.setattr("headgate.service.forget.EVERY_S", 0.005)
     async with opened_shop(tmp_path) as shop, client_of(shop.app, "asgi") as client:
         await client.get("/v1/doc", headers=paid(await client.get("/v1/doc")))
         await client.get("/v1/doc?status=422", headers=paid(await client.get("/v1/doc")))

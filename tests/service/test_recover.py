@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from headgate.model.errors import StoreUnavailable
-from headgate.model.payment import State
+from headgate.model.payment import State, payment_text
 from headgate.service.recover import Recovery
+from headgate.service.resolve import resolve_payment
 from headgate.store.ledger import Ledger
 from headgate.store.operations import SettlePayment
 from tests.web.shop import Clock, Row, Shop, client_of, opened_shop, paid, problem_of, until
@@ -126,6 +127,25 @@ async def test_what_is_long_over_is_asked_about_seldom(shop: Shop, client: httpx
         shop.clock.ahead_us += 60 * SECOND
         await recovery_of(shop).run_once()
     assert 10 < shop.facilitator.count("settle") - asked < 30
+
+
+async def test_what_was_resolved_during_a_pass_stays_so(shop: Shop, client: httpx.AsyncClient) -> None:
+    """A pass over many takes its time: meanwhile the seller tells what became of one that it has listed."""
+    await unknown_payment(shop, client)
+    ((identifier,),) = await shop.sql("SELECT id FROM payments")
+    assert shop.gate.store is not None
+    view = await resolve_payment(
+        *(shop.gate.store, shop.gate.config, payment_text(identifier)),
+        tx="0x" + "7" * 64,
+        reason="seen",
+        now_us=shop.clock,
+        chains={},  # type: ignore[arg-type]
+    )
+    assert view.state == "settled"
+    asked = shop.facilitator.count("settle")
+    assert await recovery_of(shop)._try(identifier, State.UNKNOWN, 0) is True
+    assert (await shop.payments(), await shop.ledger()) == (["settled"], [SOLD])
+    assert shop.facilitator.count("settle") == asked
 
 
 async def test_what_cannot_be_resolved_holds_up_nobody_else(shop: Shop, client: httpx.AsyncClient) -> None:

@@ -319,6 +319,60 @@ async def memo_of(shop: Shop) -> Memo:
     return (await report(driver, registry, calendar=calendar, span=span)).memo
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/told", "/v1/counted"])
+async def test_a_head_opens_no_measured_work_for_nothing(path: str, stream: bool, tmp_path: Path) -> None:
+    """It has no body to measure: nothing is charged for it, and its payment buys the GET."""
+
+    async def body(request: Request) -> Response:
+        if request.method == "HEAD":  # as files are answered
+            return Response(b"", headers={"content-type": "application/json"})
+        return Response(told(20), headers={"content-type": "application/json"})
+
+    sold = SOLD + "".join(
+        f'[actions."{name}"]\nunit = "x"\nprice = "0.001"\nmax_units = 100\nmeasure = "{how}"\n'
+        f'routes = ["GET /v1/{name}"]\n' + "stream = true\n" * stream
+        for name, how in (("told", "json:/usage/total_tokens"), ("counted", "bytes"))
+    )
+    units = 20 if path == "/v1/told" else len(told(20))
+    app = Starlette(routes=[Route(path, body)])
+    async with (
+        opened_shop(tmp_path, app=lambda _calls: app, more=sold) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        payment = paid(await client.get(path))
+        for _ in range(2):
+            answer_ = await client.head(path, headers=payment)
+            assert (answer_.status_code, "payment-response" in answer_.headers) == (200, False)
+        assert (await shop.payments(), await shop.ledger()) == (["released"], [])
+        assert (await client.get(path, headers=payment)).content == told(20)
+        assert await shop.ledger() == [Row("usage", "x402", units, units * 1000, None, AGENT)]
+        assert (await client.head(path, headers=payment)).status_code == 200
+        assert len(await shop.ledger()) == 1
+
+
+async def test_what_nothing_was_paid_for_is_not_served_again(tmp_path: Path) -> None:
+    """Too large to be kept, and not measured: what was paid for would be served once more, uncharged."""
+    served = 0
+
+    async def body(request: Request) -> Response:
+        nonlocal served
+        served += 1
+        await request.body()
+        return Response(b'{"x": "' + b"y" * 2_000_000 + b'"}', headers={"content-type": "application/json"})
+
+    app = Starlette(routes=[Route("/v1/chat", body, methods=["POST"])])
+    async with (
+        opened_shop(tmp_path, app=lambda _calls: app, more=SOLD) as shop,
+        client_of(shop.app, "http") as client,
+    ):
+        payment = paid(await client.post("/v1/chat"))
+        assert (await client.post("/v1/chat", headers=payment)).status_code == 200
+        again = await client.post("/v1/chat", headers=payment)
+        assert (again.status_code, problem_of(again), served) == (409, "payment_used", 1)
+        assert await shop.ledger() == [Row("usage", "x402", 0, 0, None, AGENT)]
+
+
 async def test_use_beyond_a_payer_s_ceiling_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,6 +67,14 @@ async def test_a_head_leaves_its_get_to_be_served(shop: Shop, client: httpx.Asyn
     assert (await shop.ledger(), shop.asked, shop.calls.count) == ([SOLD], ["verify", "settle"], 2)
 
 
+async def test_a_head_is_worked_for_once(shop: Shop, client: httpx.AsyncClient) -> None:
+    payment = paid(await client.get("/v1/doc"))
+    heads = [await client.head("/v1/doc", headers=payment) for _ in range(5)]
+    assert {(each.status_code, each.headers["content-length"]) for each in heads} == {(200, "19")}
+    assert len({each.headers["headgate-receipt"] for each in heads}) == 1
+    assert (await shop.ledger(), shop.calls.count) == ([SOLD], 1)
+
+
 async def test_the_402(shop: Shop, client: httpx.AsyncClient) -> None:
     answer = await client.get("/v1/doc?page=2", headers={"Host": "evil.example", "X-Forwarded-Host": "evil"})
     assert answer.status_code == 402

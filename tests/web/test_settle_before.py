@@ -313,6 +313,7 @@ async def test_a_head_leaves_its_get_to_be_served(tmp_path: Path) -> None:
         served = await client.get("/v1/first", headers=payment)
         assert (served.status_code, served.json()["call"]) == (200, 2)
         assert (await client.get("/v1/first", headers=payment)).content == served.content
+        assert [(await client.head("/v1/first", headers=payment)).status_code for _ in range(3)] == [200] * 3
         assert (await shop.ledger(), await shop.payments(), work.count) == ([BOOKED], ["settled"], 2)
 
 

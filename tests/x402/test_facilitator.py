@@ -185,6 +185,9 @@ SETTLE_ROWS: list[tuple[str, Step, str]] = [
             "invalid_upto_evm_transaction_failed",
             "invalid_exact_evm_transfer_event_mismatch",
             "invalid_exact_evm_verification_failed",
+            "invalid_exact_evm_failed_to_execute_transfer",
+            "invalid_upto_evm_failed_to_get_receipt",
+            "failed_to_broadcast",
         )
     ),
     *(
@@ -443,17 +446,30 @@ async def test_who_fails_again_and_again_waits_by_itself(
     assert guarded.wait_us(bad) == 0
 
 
+@pytest.mark.parametrize("failing", [answering(b"Traceback", 500), drop, hang], ids=["500", "drop", "hang"])
 async def test_a_client_whose_questions_get_no_usable_answer_waits_by_itself(
-    client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
+    failing: Step, client: FacilitatorClient, scripted: ScriptedFacilitator, payment: dict[str, Any]
 ) -> None:
     """Keys are free: a hundred of one client's, each with a payment that the facilitator stumbles over."""
     guarded = GuardedFacilitator(client, Clock())
-    scripted.script.verify.extend([answering(b"Traceback", 500)] * THRESHOLD)
+    each = 2 if failing is drop else 1  # a dropped connection is tried again once
+    scripted.script.verify.extend([failing] * THRESHOLD * each)
     for number in range(100):
         with pytest.raises(FacilitatorUnreachable):
             await guarded.verify(by(payment, number), TERMS, f"2001:db8::{number:x}")
-    assert scripted.count("verify") == THRESHOLD
+    assert scripted.count("verify") == THRESHOLD * each
     assert await guarded.verify(payment, TERMS, "192.0.2.7") == Verified()
+
+
+async def test_a_facilitator_that_is_not_there_is_nobody_s_fault(payment: dict[str, Any]) -> None:
+    async with ScriptedFacilitator() as gone:
+        url = gone.url
+    guarded = GuardedFacilitator(FacilitatorClient(url), Clock())
+    for _ in range(THRESHOLD):
+        with pytest.raises(FacilitatorUnreachable):
+            await guarded.verify(payment, TERMS, "203.0.113.9")
+    assert guarded.wait_us(payment, "192.0.2.7") == FIRST_PAUSE_US
+    await guarded.close()
 
 
 async def test_who_closed_the_shop_does_not_keep_it_closed(

@@ -114,7 +114,7 @@ class FacilitatorUnreachable(FacilitatorError):
 
 
 class FacilitatorUnusable(FacilitatorUnreachable):
-    """The facilitator was reached and answered nothing usable, to a question that changes nothing."""
+    """The facilitator was reached and gave no usable answer, to a question that changes nothing."""
 
 
 class FacilitatorUncertain(FacilitatorError):

@@ -8,20 +8,32 @@ which is long enough to see why a buyer was refused. The same payment shown agai
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 
 from headgate.store.driver import Driver
 
 RELEASED_KEPT_US = 86_400_000_000
 AT_ONCE = 500
-_TIMES, _PAUSE_S = 100, 0.1
+_PAUSE_S = 0.1
+EVERY_S = 60.0
+log = logging.getLogger("headgate")
 
 
 async def forget_all(driver: Driver, now_us: int) -> None:
-    """As much as strangers can make in a minute; a little at a time, since writers wait for each."""
-    for _ in range(_TIMES):
-        if await forget(driver, now_us) < AT_ONCE:
-            return
+    """All that is over; a little at a time, since writers wait for each."""
+    while await forget(driver, now_us) >= AT_ONCE:  # noqa: ASYNC110  it waits for nobody
         await asyncio.sleep(_PAUSE_S)
+
+
+async def keep_forgetting(driver: Driver, now_us: Callable[[], int]) -> None:
+    """Do so every minute, until cancelled; never ends by an error."""
+    while True:
+        try:
+            await forget_all(driver, now_us())
+        except Exception:
+            log.exception("what is over could not be deleted; it is tried again in a minute")
+        await asyncio.sleep(EVERY_S)
 
 
 async def forget(driver: Driver, now_us: int) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from headgate.model.errors import ChainError, FacilitatorUncertain, FacilitatorUnreachable
-from headgate.model.payment import PaymentRow, State, payment_text
+from headgate.model.payment import RESUMED, PaymentRow, State, payment_text
 from headgate.service.pay import Cashier, says_used, why_nothing
 from headgate.store.operations import MovePayment
 from headgate.x402.answers import Settled, Unverified
@@ -93,8 +93,15 @@ class Recovery:
         if state is State.SERVED and identifier in cashier.unwritten:
             await cashier.unwritten[identifier]()
         cashier.unwritten.pop(identifier, None)
+        return await self._resolve(identifier)
+
+    async def _resolve(self, identifier: bytes) -> bool:
+        """A payment whose settlement is due, or may have been asked for."""
+        cashier = self._cashier
         row = PaymentRow._make((await cashier.ledger.driver.rows("payment_read", (identifier,)))[0])
         state = State(row.state)
+        if state not in RESUMED:  # somebody else has resolved it, or is at it
+            return True
         if row.charged_micros == 0:
             await cashier.book(row, None, why_nothing(row))
             return True

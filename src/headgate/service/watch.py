@@ -169,7 +169,7 @@ class Watcher:
             for one in self._watched.values()
             if one.state is not State.FAILED and not one.closed
         )
-        until_us = min(waiting, default=self._read_to.get(State.SETTLED, 0))
+        until_us = min(now_us, min(waiting, default=self._read_to.get(State.SETTLED, 0)))
         async with self._cashier.ledger.driver.write() as tx:
             await tx.run("meta_set", (SEEN_FINAL, str(until_us)))
         self._said_us = now_us
@@ -204,12 +204,16 @@ class Watcher:
         if not self._read_to:
             seen = await self._cashier.ledger.driver.rows("meta_read", (SEEN_FINAL,))
             seen_us = int(seen[0][0]) if seen else 0
+            if seen_us > now_us:  # the clock was set back: how far was seen by this one is not known
+                seen_us = 0
             self._read_to = {State.SETTLED: seen_us, State.REOPENED: seen_us}
         for state, watched_us in WATCHED_US.items():
-            since_us = max(now_us - watched_us, self._read_to.get(state, 0) - _OVERLAP_US)
+            # A clock that is set back reads on from now, not from when it will be as late again.
+            self._read_to[state] = min(self._read_to.get(state, 0), now_us)
+            since_us = max(now_us - watched_us, self._read_to[state] - _OVERLAP_US)
             rows = await self._cashier.ledger.driver.rows("payments_to_watch", (state.value, since_us))
             for identifier, changed_us, network, pay_to, tx, payer, micros, *owner in rows:
-                self._read_to[state] = max(self._read_to.get(state, 0), changed_us)
+                self._read_to[state] = max(self._read_to.get(state, 0), min(changed_us, now_us))
                 known = self._watched.get(identifier)
                 new = known is None or known.changed_us < changed_us
                 if new and self._is_ours(network, changed_us, (int(owner[0]), int(owner[1]))):

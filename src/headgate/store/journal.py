@@ -160,7 +160,8 @@ class Journal:
         state = State(row.state)
         if state is State.SETTLED:
             kept = await tx.rows("answer_read", (row.id,))
-            due = bool(kept) and kept[0][2] is None and kept[0][3] >= now_us
+            kept_apart = bool(kept) and kept[0][2] is None and kept[0][3] >= now_us
+            due = kept_apart and row.charged_micros > 0  # or it would be served for nothing, again and again
         elif state is State.REPEATING:
             due = not await self._alive(tx, row.slot, row.epoch)
         else:

@@ -261,7 +261,8 @@ class ToolPayer:
         """The result kept for a payment that settled before."""
         url = self._payer.receipts.url(row.id)
         kept = await self._payer.kept(row.id)
-        result = refused(used_reply(url)) if kept is None else msgspec.json.decode(kept[2], type=Result)
+        body = None if kept is None else kept[2]
+        result = refused(used_reply(url)) if body is None else msgspec.json.decode(body, type=Result)
         return with_receipt(result, receipt_of(row), url)
 
 

@@ -144,7 +144,7 @@ class Payer:
             return
         if isinstance(opened, OpenPayment) and settles_first(opened.action):
             await self._settle_first(exchange, opened)
-        elif isinstance(opened, OpenPayment) and opened.action.stream:
+        elif isinstance(opened, OpenPayment) and opened.action.stream and not _is_head(exchange):
             await self._flow(exchange, opened)
         elif isinstance(opened, OpenPayment):
             await self._work(exchange, opened)
@@ -155,7 +155,7 @@ class Payer:
         """Answer a payment that opens no new work: it was taken before, or is refused."""
         row = declined.row
         try:
-            due_again = row is not None and await self.is_due_again(declined)
+            due_again = row is not None and await self.is_due_again(declined, head=_is_head(exchange))
         except StoreError as error:
             log.error("what is kept for a payment could not be read: %s", error)
             await exchange.answer(PENDING)
@@ -306,7 +306,7 @@ class Payer:
         settling = False
         try:
             try:
-                billed = await self._billed(answer, action, usage, receiver)
+                billed = await self._billed(exchange, action, answer, usage, receiver)
                 kept = None if billed is None else answer.kept(self._now_us() + cashier.kept_answer_us)
             except BaseException:
                 await cashier.release(opened, State.CLAIMED, "the answer could not be measured")
@@ -326,14 +326,19 @@ class Payer:
             await exchange.answer(PENDING if settling else STORE_DOWN)
 
     async def _billed(
-        self, answer: PaidAnswer, action: Action, usage: Usage, receiver: Receiver
+        self, exchange: Exchange, action: Action, answer: PaidAnswer, usage: Usage, receiver: Receiver
     ) -> Billed | None:
-        """What to settle, or None where the answer is not billed."""
+        """What to settle, or None where the answer is not billed.
+
+        A HEAD of which nothing was measured has no body that could be: its GET is what is sold.
+        """
         if answer.start is None or not answer.whole or receiver.refused is not None:
             return None
-        billed = measured(action, usage, answer.start, answer.messages() if action.variable else ())
-        found = billed.billed(answer.status)
-        return None if found is None or await receiver.client_gone() else found
+        meter = measured(action, usage, answer.start, answer.messages() if action.variable else ())
+        if _is_head(exchange) and not meter.known:
+            return None
+        billed = meter.billed(answer.status)
+        return None if billed is None or await receiver.client_gone() else billed
 
     async def _unpaid(self, answer: PaidAnswer, receiver: Receiver, send: Send) -> None:
         """The application's own answer, which nothing is charged for."""
@@ -372,7 +377,7 @@ class Payer:
             offer = self._challenge(exchange.admitted.action, exchange.scope, declined.code)
             reply = self._refused(offer, declined)
         elif declined.why is Why.ANSWERED and declined.row is not None:
-            reply = await self._again(declined.row, exchange.receive)
+            reply = await self._again(exchange, declined.row)
         else:
             reply = self.reply_for(declined.why)
             if declined.retry_after_s != RETRY_AFTER_S:
@@ -403,10 +408,15 @@ class Payer:
         """The answer to a payment that opens nothing now, where it is neither an offer nor a kept answer."""
         return REPLIES[why]
 
-    async def is_due_again(self, declined: Declined) -> bool:
-        """Whether a settled payment is served once more: reopened, or its answer was too large to keep."""
+    async def is_due_again(self, declined: Declined, *, head: bool = False) -> bool:
+        """Whether a settled payment is served once more: reopened, or its answer was too large to keep.
+
+        Not for a HEAD, whose answer is always kept, nor where nothing was paid.
+        """
         if declined.why is not Why.ANSWERED or declined.row is None:
             return declined.why is Why.REOPENED
+        if head or not declined.row.charged_micros:
+            return False
         rows = await self.cashier.ledger.driver.rows("answer_read", (declined.row.id,))
         return bool(rows) and rows[0][2] is None and rows[0][3] >= self._now_us()
 
@@ -416,17 +426,20 @@ class Payer:
             self.cashier, row, admitted, self._limits, self.receipts.url(row.id), replies, self._now_us
         )
 
-    async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes] | None:
-        """Status, encoded headers and body of the answer kept for a payment; None: not kept, or no longer."""
+    async def kept(self, identifier: bytes) -> tuple[int, bytes, bytes | None] | None:
+        """Status, encoded headers and body (None: too large) of the answer kept for a payment.
+
+        None: not kept, or no longer.
+        """
         rows = await self.cashier.ledger.driver.rows("answer_read", (identifier,))
-        if not rows or rows[0][2] is None or rows[0][3] < self._now_us():
+        if not rows or rows[0][3] < self._now_us():
             return None
         status, headers, body, _ = rows[0]
-        return int(status), bytes(headers), bytes(body)
+        return int(status), bytes(headers), None if body is None else bytes(body)
 
-    async def _again(self, row: PaymentRow, receive: Receive) -> Reply:
+    async def _again(self, exchange: Exchange, row: PaymentRow) -> Reply:
         """The answer kept for a payment that settled before."""
-        receiver = self._watched(receive)
+        receiver = self._watched(exchange.receive)
         if row.body_digest is not None and not await _same_body(row.body_digest, receiver):
             return receiver.refused or ELSEWHERE
         url = self.receipts.url(row.id)
@@ -436,11 +449,18 @@ class Payer:
         except StoreError as error:
             log.error("the answer kept for a payment could not be read: %s", error)
             return PENDING
-        if kept is None:
+        if kept is None or (kept[2] is None and not _is_head(exchange)):
             return used_reply(url, added[:2])
-        status, headers, body = kept
-        lasting = [pair for pair in decode_headers(headers) if pair[0].lower() not in _FRAMING]
-        return Reply(status, tuple(with_receipt(lasting, added)), body)
+        status, encoded, body = kept
+        headers = decode_headers(encoded)
+        # For a HEAD the head is the whole answer, its body's length included.
+        dropped = _FRAMING if body is not None else _FRAMING - {b"content-length"}
+        lasting = [pair for pair in headers if pair[0].lower() not in dropped]
+        return Reply(status, tuple(with_receipt(lasting, added)), body or b"", framed=body is None)
+
+
+def _is_head(exchange: Exchange) -> bool:
+    return bool(exchange.scope["method"] == "HEAD")
 
 
 def _is_owed(row: PaymentRow, admitted: Admitted) -> bool:

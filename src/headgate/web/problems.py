@@ -51,16 +51,20 @@ def is_last(start: Message, message: Message) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of Headgate's own. Made once, it can be sent often."""
+    """An answer of Headgate's own. Made once, it can be sent often.
+
+    `framed`: its headers say how long it is, or leave that open.
+    """
 
     status: int
     headers: Headers
     body: bytes
+    framed: bool = False
     _sent: Headers = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         length = ((b"content-length", str(len(self.body)).encode()),)
-        without = self.status in (204, 304)  # RFC 9110 §8.6
+        without = self.framed or self.status in (204, 304)  # RFC 9110 §8.6
         object.__setattr__(self, "_sent", (*self.headers, *(() if without else length)))
 
     async def send(self, send: Send, *, head: bool = False) -> None:
@@ -74,7 +78,7 @@ def with_added(reply: Reply, added: Headers) -> Reply:
     """The same answer with headers added."""
     names = {name.lower() for name, _ in added}
     kept = tuple(pair for pair in reply.headers if pair[0].lower() not in names)
-    return Reply(reply.status, (*kept, *added), reply.body)
+    return Reply(reply.status, (*kept, *added), reply.body, reply.framed)
 
 
 def problem(

@@ -41,7 +41,8 @@ _AFTER_BROADCAST = frozenset({
 })  # fmt: skip
 """Words in a refusal to settle that tell of a broadcast, or of something that failed nobody knows when."""
 _BEFORE_BROADCAST = re.compile(
-    r".*simulation_failed|.*_failed_to_[a-z_]+|smart_wallet_deployment_failed|erc20_approval_.*"
+    r".*simulation_failed|.*_failed_to_(?:verify|parse|decode|recover|get_(?!receipt))[a-z_]*"
+    r"|smart_wallet_deployment_failed|erc20_approval_.*"
 )
 """Codes with such words that are told before anything is broadcast that moves the money."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{2,79}")

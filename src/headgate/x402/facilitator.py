@@ -111,7 +111,7 @@ class FacilitatorClient:
                 reply = await self._post(self._verify_url, body, self._verify_timeout)
             except NoAnswer as error:
                 if retried or not error.dropped:
-                    raise FacilitatorUnreachable(f"{self.url} did not answer verify ({error})") from error
+                    raise FacilitatorUnusable(f"{self.url} did not answer verify ({error})") from error
                 retried = True
             else:
                 return verify_answer(self.url, reply.status, reply.body, _payer(payment))

@@ -602,6 +602,33 @@ async def test_results_are_measured_as_answers_are(tmp_path: Path) -> None:
         assert [row.units for row in await shop.ledger()] == [7, 9, 8]
 
 
+async def test_a_result_that_cannot_be_measured_is_counted_and_its_payment_used(tmp_path: Path) -> None:
+    async with opened_shop(tmp_path, more=MEASURED) as shop:
+        server, calls = MCPServer("tests"), 0
+        shop.gate.mcp(server)
+
+        @server.tool()
+        @shop.gate.tool("by.json")
+        async def structured(tokens: int | str) -> dict[str, Any]:
+            nonlocal calls
+            calls += 1
+            return {"usage": {"tokens": tokens}}
+
+        async with Client(server) as client:
+            many: dict[str, Any] = {"tokens": "many"}
+            while "accepts" not in told(offer := await client.call_tool("structured", many)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # until the facilitator has told who settles `upto`
+            payment: Any = pay(offer)
+            for _ in range(2):
+                result = await client.call_tool("structured", many, meta=payment)
+                assert not result.is_error
+                assert result.meta is not None
+                assert result.meta["x402/payment-response"]["amount"] == "0"
+        assert (calls, shop.asked, await shop.payments()) == (1, ["verify"], ["settled"])
+        assert await shop.ledger() == [Row("usage", "x402", 0, 0, None, AGENT)]
+        assert await shop.sql("SELECT written_off FROM events") == [(1000,)]
+
+
 @pytest.mark.parametrize("how", ["raise", "void"])
 async def test_a_failing_tool_settles_nothing_and_the_payment_stays_good(
     shop: Shop, tools: Tools, how: str

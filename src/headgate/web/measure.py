@@ -381,8 +381,8 @@ def ask_readable(scope: Scope, action: Action) -> None:
     """
     if action.measure is None or action.measure.kind != "json":
         return
-    accepted = b",".join(value for name, value in scope["headers"] if name.lower() == _ACCEPT_ENCODING)
-    codings = [each.strip() for each in accepted.split(b",")]
+    accepted = [value for name, value in scope["headers"] if name.lower() == _ACCEPT_ENCODING]
+    codings = [each.strip() for each in b",".join(accepted).split(b",")] if accepted else []
     kept = [each for each in codings if each.partition(b";")[0].strip().lower() in _READABLE]
     if len(kept) < len(codings):
         others = [pair for pair in scope["headers"] if pair[0].lower() != _ACCEPT_ENCODING]

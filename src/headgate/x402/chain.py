@@ -43,6 +43,7 @@ LOG_SPAN = 500
 """Blocks asked for at once; public nodes refuse much more."""
 BLOCKS_PER_STEP = 100
 OURS_SLACK_S = 900
+"""By how much the clock that a payment was claimed by may have been ahead, and be right by now."""
 UNFINAL_BLOCKS = 128
 """How far behind the newest block is taken as final where a node does not know its chain's finality."""
 
